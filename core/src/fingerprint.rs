@@ -1,0 +1,1 @@
+//! Data fingerprints: row hashes, their sums, and the sidecar that lists exactly which rows differ.

@@ -1,0 +1,1 @@
+//! Catalog snapshots: every schema object as canonical data, and their differences.

@@ -1,0 +1,4 @@
+//! Turnback's adapters and workflow. `core` decides; these observe and act.
+
+pub mod clock;
+pub mod wait;
