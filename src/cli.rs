@@ -1,0 +1,187 @@
+//! The command line: arguments in, text and exit codes out. It prints; nothing below it does.
+
+mod clean;
+mod compare;
+mod doctor;
+mod features;
+mod lint;
+mod plan;
+mod restore;
+mod run;
+mod runner;
+mod signals;
+mod snapshot;
+mod view;
+mod vocabulary;
+
+use clap::{Parser, Subcommand};
+use owo_colors::OwoColorize;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The exit codes, as documented in the README.
+pub mod exit {
+    /// GO, equal, or nothing found.
+    pub const OK: u8 = 0;
+    /// NO-GO, or different.
+    pub const NO_GO: u8 = 1;
+    /// Usage or preflight: nothing was started.
+    pub const USAGE: u8 = 2;
+    /// It was not shown either way.
+    pub const INCONCLUSIVE: u8 = 3;
+    /// No scenario to run.
+    pub const NO_SCENARIO: u8 = 4;
+    /// Ended by SIGINT or SIGTERM.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Proves that a PostgreSQL release can be turned back, in code and in data, before anyone needs it.
+#[derive(Debug, Parser)]
+#[command(name = "turnback", version, max_term_width = 100, after_help = "Exit codes: 0 GO · 1 NO-GO · 2 usage or preflight · 3 inconclusive · 4 no scenario · 5 evidence invalid · 130 interrupted")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run drills: the shipped data rollback, or the feature files named
+    Run(run::Args),
+    /// Print the rollback plan, touching nothing
+    Plan(plan::Args),
+    /// Restore a base backup to a target on a scratch server, prove it, compare it, remove it
+    Restore(restore::Args),
+    /// Read a database's schema and data into a snapshot
+    Snapshot(snapshot::Args),
+    /// Compare two databases or snapshots: exit 0 equal, 1 different
+    Compare(compare::Args),
+    /// Check feature files without running them
+    Lint(lint_command::Args),
+    /// Print every step that a scenario may use, with an example
+    Vocabulary(vocabulary::Args),
+    /// Check this machine: programs, versions, space, ports, permissions
+    Doctor(doctor::Args),
+    /// Remove what an interrupted drill left
+    Clean(clean::Args),
+    /// The sample application, in a process of its own
+    #[command(hide = true, name = "orders")]
+    Orders {
+        /// Handed on to the application.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// Options that say where a local platform lives.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Place {
+    /// Where the platform keeps its servers while it runs (default: below the system's temporary directory)
+    #[arg(long, value_name = "DIR", env = "TURNBACK_WORK")]
+    pub work: Option<PathBuf>,
+    /// The directory of PostgreSQL's server programs (default: the newest supported one found)
+    #[arg(long, value_name = "DIR", env = "TURNBACK_PG_BIN")]
+    pub pg_bin: Option<PathBuf>,
+}
+
+/// An error as people see it: what happened and what to do next.
+pub fn complain(error: &dyn std::error::Error) {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = inner.source();
+    }
+    anstream::eprintln!("{} {text}", "error:".red().bold());
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+/// Reads the arguments, runs the command and turns its outcome into an exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Orders { args } = cli.command {
+        return orders::main_from(std::iter::once(OsString::from("orders")).chain(args));
+    }
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(exit::INCONCLUSIVE);
+        }
+    };
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => run::run(args).await,
+            Command::Plan(args) => plan::run(&args),
+            Command::Restore(args) => restore::run(args).await,
+            Command::Snapshot(args) => snapshot::run(args).await,
+            Command::Compare(args) => compare::run(args).await,
+            Command::Lint(args) => lint_command::run(&args),
+            Command::Vocabulary(args) => vocabulary::run(&args),
+            Command::Doctor(args) => doctor::run(&args).await,
+            Command::Clean(args) => clean::run(&args),
+            Command::Orders { .. } => exit::USAGE,
+        }
+    });
+    // Nothing that still runs in the background may hold up the end.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+mod lint_command {
+    //! `turnback lint`.
+
+    use super::{complain, exit, features, lint};
+    use owo_colors::OwoColorize;
+    use std::path::PathBuf;
+
+    #[derive(Debug, clap::Args)]
+    pub struct Args {
+        /// Feature files, directories of them, or shipped features by name
+        #[arg(required = true, value_name = "FEATURE")]
+        features: Vec<PathBuf>,
+        /// Print findings as JSON
+        #[arg(long)]
+        json: bool,
+    }
+
+    pub fn run(args: &Args) -> u8 {
+        let (sources, collection) = match (features::load(&args.features), crate::steps::vocabulary::self_test()) {
+            (Ok(sources), Ok(collection)) => (sources, collection),
+            (Err(error), _) => {
+                complain(&error);
+                return exit::USAGE;
+            }
+            (_, Err(message)) => {
+                anstream::eprintln!("error: {message}");
+                return exit::USAGE;
+            }
+        };
+        let (mut findings, mut scenarios) = (Vec::new(), 0);
+        for source in &sources {
+            match lint::lint(source, &collection) {
+                Ok(found) => scenarios += found.len(),
+                Err(found) => findings.extend(found),
+            }
+        }
+        if args.json {
+            anstream::println!("{}", serde_json::json!({ "scenarios": scenarios, "findings": findings }));
+        } else {
+            for finding in &findings {
+                anstream::println!("{finding}");
+            }
+            if findings.is_empty() {
+                let (files, s) = (sources.len(), if sources.len() == 1 { "" } else { "s" });
+                anstream::println!("{} {scenarios} scenarios in {files} file{s}, every step defined", "✔".green());
+            }
+        }
+        if findings.is_empty() { exit::OK } else { exit::USAGE }
+    }
+}

@@ -1,0 +1,147 @@
+//! `turnback plan`: what a drill would do, as a value, before anything is touched.
+
+use super::features::{self, Scenario};
+use super::{complain, exit, lint};
+use crate::steps::DrillWorld;
+use crate::steps::vocabulary::{SENTENCES, Sentence, self_test, step_for};
+use cucumber::gherkin::{Step, StepType};
+use cucumber::step::Collection;
+use owo_colors::OwoColorize;
+use serde::Serialize;
+use std::path::PathBuf;
+use turnback_core::drill::CheckId;
+
+/// Arguments of `turnback plan`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Feature files, directories of them, or shipped features by name (default: data_rollback, or what turnback.yaml names)
+    #[arg(value_name = "FEATURE")]
+    features: Vec<PathBuf>,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What one scenario would do.
+#[derive(Debug, Serialize)]
+struct Plan {
+    feature: String,
+    scenario: String,
+    file: String,
+    actions: Vec<Action>,
+    /// Everything outside the evidence that would be created, and removed again.
+    creates: Vec<&'static str>,
+    /// Without each of these passed there is no GO.
+    checks_for_go: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Action {
+    phase: &'static str,
+    step: String,
+    does: &'static str,
+    changes_something: bool,
+}
+
+const CREATES: [&str; 5] = [
+    "a PostgreSQL server with its WAL archive and base backups, in a directory of the drill's own",
+    "a bare Git repository with the flux/ tree",
+    "the sample application as a process of its own, where the scenario asks for it",
+    "a second PostgreSQL server, restored from backup and WAL",
+    "nothing else: no existing server, repository or cluster is touched",
+];
+
+/// Prints the plan.
+pub fn run(args: &Args) -> u8 {
+    let collection = match self_test() {
+        Ok(collection) => collection,
+        Err(message) => {
+            anstream::eprintln!("error: {message}");
+            return exit::USAGE;
+        }
+    };
+    let configured = args.features.is_empty() && PathBuf::from("turnback.yaml").is_file();
+    let default = if configured { "own_database" } else { "data_rollback" };
+    let sources = match if args.features.is_empty() { Ok(features::shipped(default).into_iter().collect()) } else { features::load(&args.features) } {
+        Ok(sources) => sources,
+        Err(error) => {
+            complain(&error);
+            return exit::USAGE;
+        }
+    };
+    let mut plans = Vec::new();
+    for source in &sources {
+        match lint::lint(source, &collection) {
+            Ok(scenarios) => plans.extend(scenarios.iter().map(|scenario| plan(scenario, &collection))),
+            Err(findings) => {
+                for finding in findings {
+                    anstream::eprintln!("{finding}");
+                }
+                return exit::USAGE;
+            }
+        }
+    }
+    if args.json {
+        anstream::println!("{}", serde_json::json!(plans));
+        return exit::OK;
+    }
+    for plan in &plans {
+        print(plan);
+    }
+    exit::OK
+}
+
+fn plan(scenario: &Scenario, collection: &Collection<DrillWorld>) -> Plan {
+    let actions = scenario
+        .steps
+        .iter()
+        .map(|step| {
+            let sentence = sentence_of(step, collection);
+            Action {
+                phase: sentence.map_or("", |sentence| sentence.phase),
+                step: step.value.clone(),
+                does: sentence.map_or("", |sentence| sentence.says),
+                changes_something: step.ty != StepType::Then,
+            }
+        })
+        .collect();
+    Plan {
+        feature: scenario.feature.clone(),
+        scenario: scenario.name.clone(),
+        file: scenario.file.clone(),
+        actions,
+        creates: CREATES.to_vec(),
+        checks_for_go: CheckId::CRITICAL.iter().map(|id| id.title()).collect(),
+    }
+}
+
+/// The sentence of the vocabulary that the same definition understands.
+fn sentence_of(step: &Step, collection: &Collection<DrillWorld>) -> Option<&'static Sentence> {
+    let place = |step: &Step| collection.find(step).ok().flatten().and_then(|(_, _, location, _)| location);
+    let wanted = place(step)?;
+    SENTENCES.iter().find(|sentence| place(&step_for(sentence)) == Some(wanted))
+}
+
+fn print(plan: &Plan) {
+    anstream::println!("{}  {}", plan.feature.bold(), plan.scenario);
+    let mut phase = "";
+    for action in &plan.actions {
+        if action.phase != phase {
+            phase = action.phase;
+            anstream::println!("\n  {}", phase.cyan());
+        }
+        let mark = if action.changes_something { "●" } else { "○" };
+        anstream::println!("    {mark} {}", action.step);
+        anstream::println!("      {}", action.does.dimmed());
+    }
+    anstream::println!("\n  {}  ● does something  ○ only looks", "legend".cyan());
+    anstream::println!("\n  {}", "creates, and removes again".cyan());
+    for line in &plan.creates {
+        anstream::println!("    {line}");
+    }
+    anstream::println!("\n  {}", "GO only if".cyan());
+    for line in &plan.checks_for_go {
+        anstream::println!("    {line}");
+    }
+    anstream::println!("\nNothing was touched.");
+}

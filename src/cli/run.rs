@@ -1,0 +1,202 @@
+//! `turnback run`: lint everything, then drill every scenario, one at a time.
+
+use super::features::{self, Scenario, Source};
+use super::view::View;
+use super::{Place, complain, exit, lint, runner, signals::Signals};
+use crate::steps::DrillWorld;
+use cucumber::step::Collection;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use turnback::platform::local::{Account, Programs, workdir};
+use turnback::workflow::{Config, Drill, Finished, Settings};
+use turnback_core::drill::{Decision, ReasonCode};
+
+/// Arguments of `turnback run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Feature files, directories of them, or shipped features by name (default: data_rollback, or what turnback.yaml names)
+    #[arg(value_name = "FEATURE")]
+    features: Vec<PathBuf>,
+    /// The platform to drill on
+    #[arg(long, value_enum, default_value = "local")]
+    on: On,
+    /// Where evidence packages go
+    #[arg(long, value_name = "DIR", default_value = "turnback-evidence")]
+    evidence: PathBuf,
+    /// Keep the platform afterwards, to look at it (`turnback clean` removes it)
+    #[arg(long)]
+    keep: bool,
+    /// Print one JSON document instead of lines for people
+    #[arg(long)]
+    json: bool,
+    /// One's own database and migration (default: turnback.yaml, where there is one and no feature is named)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A fixed port for the sample application (default: any free one)
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    port: u16,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Platforms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum On {
+    /// Real PostgreSQL servers on this machine; a rehearsal of Flux
+    Local,
+}
+
+/// Runs the drills and returns the exit code.
+pub async fn run(args: Args) -> u8 {
+    let json = args.json;
+    let (scenarios, collection, settings) = match prepare(args) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
+    };
+    let view = View::new(json);
+    let mut listening = match Signals::listen() {
+        Ok(listening) => listening,
+        Err(error) => {
+            complain(&error);
+            return exit::INCONCLUSIVE;
+        }
+    };
+    let mut all = Vec::new();
+    for scenario in &scenarios {
+        let record = turnback_core::evidence::Scenario {
+            feature: scenario.feature.clone(),
+            file: scenario.file.clone(),
+            name: scenario.name.clone(),
+            steps: Vec::new(),
+        };
+        let drill = match Drill::begin(settings.clone(), record) {
+            Ok(drill) => drill,
+            Err(error) => {
+                complain(&error);
+                return exit::USAGE;
+            }
+        };
+        view.scenario(&scenario.feature, &scenario.name, &format!("on local · PostgreSQL {} · a rehearsal of Flux", settings.programs.version));
+        view.phase(drill.phase());
+        let finished = runner::run(scenario, drill, &collection, &view, &mut listening).await;
+        view.verdict(&finished);
+        if let Some(error) = &finished.unsealed {
+            anstream::eprintln!("error: the evidence could not be sealed: {error}");
+        }
+        if !json {
+            for line in &finished.kept {
+                anstream::println!("  kept      {line}");
+            }
+        }
+        let stop = interrupted(&finished);
+        all.push(finished);
+        if stop {
+            break;
+        }
+    }
+    if json {
+        anstream::println!("{}", document(&all));
+    }
+    code(&all)
+}
+
+type Prepared = (Vec<Scenario>, Collection<DrillWorld>, Settings);
+
+fn prepare(args: Args) -> Result<Prepared, u8> {
+    let usage = |error: &dyn std::error::Error| {
+        complain(error);
+        exit::USAGE
+    };
+    let On::Local = args.on;
+    let collection = crate::steps::vocabulary::self_test().map_err(|message| {
+        anstream::eprintln!("error: {message}");
+        exit::USAGE
+    })?;
+    let beside = PathBuf::from("turnback.yaml");
+    let config_path = args.config.clone().or_else(|| (args.features.is_empty() && beside.is_file()).then_some(beside));
+    let config = config_path.map(|path| Config::load(&path)).transpose().map_err(|error| usage(&error))?;
+    let sources: Vec<Source> = if args.features.is_empty() {
+        let name = if config.is_some() { "own_database" } else { "data_rollback" };
+        features::shipped(name).into_iter().collect()
+    } else {
+        features::load(&args.features).map_err(|error| usage(&error))?
+    };
+    let mut scenarios = Vec::new();
+    let mut findings = Vec::new();
+    for source in &sources {
+        match lint::lint(source, &collection) {
+            Ok(found) => scenarios.extend(found),
+            Err(found) => findings.extend(found),
+        }
+    }
+    if !findings.is_empty() {
+        for finding in &findings {
+            anstream::eprintln!("{finding}");
+        }
+        anstream::eprintln!("nothing was started");
+        let none = findings.iter().all(|finding| matches!(finding.code, "no-scenario" | "empty-file"));
+        return Err(if none { exit::NO_SCENARIO } else { exit::USAGE });
+    }
+    if scenarios.is_empty() {
+        anstream::eprintln!("error: there is no scenario to run");
+        return Err(exit::NO_SCENARIO);
+    }
+    let programs = Programs::find(args.place.pg_bin.as_deref()).map_err(|error| usage(&error))?;
+    let account = Account::find().map_err(|error| usage(&error))?;
+    let launcher = std::env::current_exe().map_err(|error| usage(&error))?;
+    let settings = Settings {
+        programs,
+        account,
+        evidence: args.evidence,
+        work: args.place.work.unwrap_or_else(workdir::default_root),
+        keep: args.keep,
+        command: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
+        launcher: vec![launcher.into_os_string(), OsString::from("orders")],
+        config,
+        port: args.port,
+    };
+    Ok((scenarios, collection, settings))
+}
+
+fn quoted(argument: String) -> String {
+    let plain = !argument.is_empty() && argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c));
+    if plain { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) }
+}
+
+fn interrupted(finished: &Finished) -> bool {
+    finished.record.incidents.iter().any(|reason| reason.code == ReasonCode::Interrupted)
+}
+
+fn decision(finished: &Finished) -> Decision {
+    // Evidence that could not be written down proves nothing.
+    if finished.unsealed.is_some() {
+        return Decision::Inconclusive;
+    }
+    finished.record.verdict.as_ref().map_or(Decision::Inconclusive, |verdict| verdict.decision)
+}
+
+fn code(all: &[Finished]) -> u8 {
+    if all.iter().any(interrupted) {
+        return exit::INTERRUPTED;
+    }
+    all.iter().map(decision).max().map_or(exit::NO_SCENARIO, Decision::exit_code)
+}
+
+fn document(all: &[Finished]) -> serde_json::Value {
+    let drills: Vec<_> = all
+        .iter()
+        .map(|finished| {
+            serde_json::json!({
+                "scenario": finished.record.scenario.name,
+                "feature": finished.record.scenario.feature,
+                "decision": decision(finished),
+                "reasons": finished.record.verdict.as_ref().map(|verdict| verdict.reasons.clone()),
+                "objectives": finished.record.objectives,
+                "evidence": finished.package,
+                "kept": finished.kept,
+                "unsealed": finished.unsealed,
+            })
+        })
+        .collect();
+    serde_json::json!({ "exit": code(all), "drills": drills })
+}

@@ -1,0 +1,28 @@
+//! Joins the adapters to core's drill: what is done in each phase, what is checked, what is recorded.
+//!
+//! It emits events and prints nothing. It is the only place that knows the platform, Git, the database and the evidence at once; adapters hand
+//! it observations, core draws the verdict.
+
+mod change;
+mod config;
+mod damage;
+mod drill;
+mod faults;
+mod finish;
+mod known_good;
+mod outcome;
+mod platform;
+mod restore;
+mod restore_drill;
+mod revert;
+mod verification;
+
+pub use config::{Config, ConfigError};
+pub use drill::{Drill, Settings, StartError};
+pub use faults::{Harm, Misstep};
+pub use finish::Finished;
+pub use outcome::{Failure, Outcome, docstring};
+pub use platform::{DatabaseSource, shipped_migrations};
+pub use restore_drill::{RestoreDrill, RestoreDrillReport, restore_drill};
+
+pub use change::Migration;

@@ -1,0 +1,262 @@
+//! One drill: its settings, its record, and what every phase needs.
+
+use super::{Config, Failure, Outcome};
+use crate::clock;
+use crate::evidence::package::{EvidenceError, Package};
+use crate::platform::local::{Account, Programs, Workdir, WorkdirError};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use turnback_core::drill::{Check, Phase, Reason};
+use turnback_core::evidence::{DrillRecord, PhaseTime, Run, Scenario, StepRecord, Tool};
+use turnback_core::recovery::TargetKind;
+
+/// What a drill is told from outside.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// PostgreSQL's server programs.
+    pub programs: Programs,
+    /// As whom the servers run.
+    pub account: Account,
+    /// Where evidence packages go.
+    pub evidence: PathBuf,
+    /// Where platforms live while they run.
+    pub work: PathBuf,
+    /// Whether the platform stays up afterwards.
+    pub keep: bool,
+    /// The command line that reproduces the drill.
+    pub command: String,
+    /// How to start the sample application and its migrator: this executable and its hidden subcommand.
+    pub launcher: Vec<OsString>,
+    /// `turnback.yaml`, where there is one.
+    pub config: Option<Config>,
+    /// A fixed port for the sample application; 0 lets the system choose.
+    pub port: u16,
+}
+
+/// Why a drill could not even begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The work directory is taken or cannot be used.
+    #[error(transparent)]
+    Work(#[from] WorkdirError),
+    /// The evidence cannot be written.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+}
+
+/// One drill, from its platform to its verdict.
+pub struct Drill {
+    pub(super) settings: Settings,
+    pub(super) workdir: Workdir,
+    pub(super) package: Package,
+    pub(super) record: DrillRecord,
+    pub(super) begun: Instant,
+    pub(super) phase: Phase,
+    phase_begun: Instant,
+    pub(super) local: Option<super::platform::Local>,
+    pub(super) known_good: BTreeMap<String, super::known_good::KnownGood>,
+    pub(super) change: Option<super::change::Deployed>,
+    pub(super) reverted: Option<super::revert::Reverted>,
+    pub(super) faults: super::faults::Faults,
+}
+
+impl fmt::Debug for Drill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drill").field("run", &self.record.run.id).field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+impl Drill {
+    /// Begins a drill: takes the work directory, opens the evidence. Nothing else is started yet.
+    ///
+    /// # Errors
+    /// [`StartError`] when another drill runs there or the evidence cannot be written.
+    pub fn begin(settings: Settings, scenario: Scenario) -> Result<Self, StartError> {
+        let id = uuid::Uuid::now_v7().to_string();
+        let started = clock::now();
+        let package = Package::create(&settings.evidence, started, &scenario.name)?;
+        let workdir = Workdir::claim(&settings.work, &id, &settings.account)?;
+        let run = Run {
+            id,
+            nonce: uuid::Uuid::new_v4().simple().to_string(),
+            turnback: env!("CARGO_PKG_VERSION").to_owned(),
+            command: settings.command.clone(),
+            platform: "local".to_owned(),
+            platform_note: format!(
+                "a rehearsal: real PostgreSQL {}, real Git and the real application, with a small reconciler in place of Flux and no Kubernetes",
+                settings.programs.version
+            ),
+            actor: actor(),
+            started,
+            ended: started,
+            wall_ms: 0,
+        };
+        let toolchain = vec![
+            Tool { name: "turnback".into(), version: env!("CARGO_PKG_VERSION").into() },
+            Tool { name: "PostgreSQL".into(), version: settings.programs.version.clone() },
+            Tool { name: "operating system".into(), version: operating_system() },
+        ];
+        let limits = vec![
+            "Flux, CloudNativePG, Kubernetes and the object store were not exercised: a small reconciler applied the Git tree and the WAL archive is a directory".into(),
+            "the servers ran with fsync off, because they are thrown away: durability against a crash of the machine was not tested".into(),
+            "tables' physical layout, planner statistics, roles and tablespaces were not compared".into(),
+        ];
+        let record = DrillRecord {
+            run,
+            scenario,
+            toolchain,
+            phases: Vec::new(),
+            backups: Vec::new(),
+            recovery_points: Vec::new(),
+            changes: Vec::new(),
+            reverts: Vec::new(),
+            restores: Vec::new(),
+            comparisons: Vec::new(),
+            objectives: Default::default(),
+            checks: Vec::new(),
+            incidents: Vec::new(),
+            verdict: None,
+            faults: Vec::new(),
+            not_exercised: Vec::new(),
+            limits,
+            cleanup: Default::default(),
+        };
+        let mut drill = Self {
+            settings,
+            workdir,
+            package,
+            record,
+            begun: Instant::now(),
+            phase: Phase::Platform,
+            phase_begun: Instant::now(),
+            local: None,
+            known_good: BTreeMap::new(),
+            change: None,
+            reverted: None,
+            faults: Default::default(),
+        };
+        if let Some(config) = &drill.settings.config {
+            drill.record.objectives.rto_target_ms = config.rto.map(ms);
+            drill.record.objectives.rpo_target_ms = config.rpo.map(ms);
+        }
+        drill.journal("drill-began", json!({ "run": drill.record.run, "scenario": drill.record.scenario.name, "feature": drill.record.scenario.feature }));
+        drill.journal("phase", json!({ "phase": Phase::Platform }));
+        Ok(drill)
+    }
+
+    /// The phase that the drill is in.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Where the evidence is being written.
+    #[must_use]
+    pub fn package_path(&self) -> PathBuf {
+        self.package.path().to_path_buf()
+    }
+
+    /// Puts a step on the record before it runs, so that the journal says what was going on when everything ended.
+    pub fn step_began(&mut self, keyword: &str, text: &str) {
+        self.journal("step-began", json!({ "step": format!("{} {text}", keyword.trim()) }));
+    }
+
+    /// Puts a step on the record.
+    pub fn record_step(&mut self, step: StepRecord) {
+        self.journal("step", json!(step));
+        self.record.scenario.steps.push(step);
+    }
+
+    /// Puts what ended the drill on the record.
+    pub fn fail(&mut self, failure: Failure) {
+        // What a failed check already says is not said again.
+        let said = self.record.checks.iter().any(|check| !check.passed() && check.id.reason() == failure.reason.code);
+        self.journal("incident", json!(failure.reason));
+        if !said {
+            self.record.incidents.push(failure.reason);
+        }
+    }
+
+    /// Sets the recovery time objective.
+    pub fn promise_rto(&mut self, length: Duration) -> Outcome {
+        self.record.objectives.rto_target_ms = Some(ms(length));
+        Ok(String::new())
+    }
+
+    /// Sets the recovery point objective.
+    pub fn promise_rpo(&mut self, length: Duration) -> Outcome {
+        self.record.objectives.rpo_target_ms = Some(ms(length));
+        Ok(String::new())
+    }
+
+    /// The kind of target that `turnback.yaml` asks for.
+    #[must_use]
+    pub fn configured_target(&self) -> TargetKind {
+        self.settings.config.as_ref().map_or(TargetKind::Time, |config| config.target)
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase) {
+        if self.phase == phase {
+            return;
+        }
+        self.close_phase();
+        self.phase = phase;
+        self.phase_begun = Instant::now();
+        self.journal("phase", json!({ "phase": phase }));
+    }
+
+    pub(super) fn close_phase(&mut self) {
+        let took = ms(self.phase_begun.elapsed());
+        if let Some(known) = self.record.phases.iter_mut().find(|known| known.phase == self.phase) {
+            known.ms += took;
+            return;
+        }
+        let started = jiff::SignedDuration::try_from(self.phase_begun.elapsed()).map_or_else(|_| clock::now(), |ago| clock::now() - ago);
+        self.record.phases.push(PhaseTime { phase: self.phase, started, ms: took });
+    }
+
+    pub(super) fn check(&mut self, check: Check) -> bool {
+        self.journal("check", json!(check));
+        let passed = check.passed();
+        self.record.checks.push(check);
+        passed
+    }
+
+    /// Records a check and turns a failed one into the step's failure.
+    pub(super) fn require(&mut self, check: Check) -> Result<(), Failure> {
+        let reason = Reason::new(check.id.reason(), format!("{}: expected {}, found {}", check.id.title(), check.expected, check.actual));
+        if self.check(check) { Ok(()) } else { Err(Failure::new(reason)) }
+    }
+
+    pub(super) fn journal(&mut self, kind: &str, data: serde_json::Value) {
+        // A journal that cannot be written any more must not hide what ended the drill; sealing the package reports it.
+        if let Err(error) = self.package.journal().append(kind, &data) {
+            self.record.cleanup.left.push(format!("a journal entry could not be written: {error}"));
+        }
+    }
+
+    pub(super) fn local(&mut self) -> Result<&mut super::platform::Local, Failure> {
+        self.local.as_mut().ok_or_else(|| Failure::order("there is no platform yet: begin the scenario with a step such as “Given a platform with the sample application running”"))
+    }
+}
+
+pub(super) fn ms(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn actor() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{user}@{host}")
+}
+
+fn operating_system() -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"').to_owned());
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    format!("{}, kernel {kernel}", name.unwrap_or_else(|| "unknown".into()))
+}

@@ -1,0 +1,163 @@
+//! Faults injected on purpose. They only ever touch what this drill created, and every one of them is in the evidence.
+
+use super::{Drill, Failure, Outcome};
+use crate::database;
+use serde_json::json;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use turnback_core::drill::Phase;
+use turnback_core::recovery::{RecoveryPoint, RecoveryTarget, SEGMENT_BYTES_DEFAULT, Target, TargetKind};
+
+/// What is done to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// It is removed.
+    Missing,
+    /// Its second half is cut off.
+    Truncated,
+    /// One byte is another.
+    Flipped,
+}
+
+/// A target that someone might choose by mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misstep {
+    /// The last wanted transaction is not replayed.
+    TooEarly,
+    /// The first unwanted transaction is replayed.
+    TooLate,
+}
+
+/// Faults that wait for their moment.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    misstep: Option<Misstep>,
+}
+
+impl Faults {
+    /// The target, or the wrong one in its place.
+    pub fn wrong_target(&self, target: RecoveryTarget, point: &RecoveryPoint, kind: TargetKind) -> RecoveryTarget {
+        match self.misstep {
+            None => target,
+            Some(Misstep::TooEarly) => RecoveryTarget { target: Target::Xid(point.marker.xid), inclusive: false },
+            // A time or position just after the sentinel's commit would do as well; its own id is exact.
+            Some(Misstep::TooLate) if kind == TargetKind::Time => RecoveryTarget { target: Target::Time(point.sentinel_time), inclusive: true },
+            Some(Misstep::TooLate) => RecoveryTarget { target: Target::Xid(point.sentinel.xid), inclusive: true },
+        }
+    }
+}
+
+impl Drill {
+    fn inject(&mut self, fault: String) -> String {
+        self.journal("fault-injected", json!({ "fault": fault }));
+        self.record.faults.push(fault.clone());
+        fault
+    }
+
+    /// Harms the archived WAL segment that holds the last recovery point.
+    pub fn harm_segment(&mut self, harm: Harm) -> Outcome {
+        let Some(point) = self.record.recovery_points.last().cloned() else {
+            return Err(Failure::order("record the known-good state first: its segment is the one to harm"));
+        };
+        let path = self.local()?.archive.dir().join(&point.segment);
+        // A byte of the marker's own record: replay cannot reach the point without reading it.
+        let at = (point.marker.lsn.0 % SEGMENT_BYTES_DEFAULT).saturating_sub(16);
+        apply(harm, &path, at).map_err(|e| Failure::platform(&e))?;
+        Ok(self.inject(format!("WAL segment {} {}", point.segment, word(harm))))
+    }
+
+    /// Harms the largest file of the last base backup.
+    pub fn harm_backup(&mut self, harm: Harm) -> Outcome {
+        let Some((_, path)) = self.local()?.backups.last().cloned() else {
+            return Err(Failure::order("take a backup first"));
+        };
+        let file = largest(&path.join("base")).map_err(|e| Failure::platform(&e))?;
+        let Some(file) = file else { return Err(Failure::order("the backup holds no file to harm")) };
+        apply(harm, &file, 4096 + 100).map_err(|e| Failure::platform(&e))?;
+        let name = file.strip_prefix(&path).unwrap_or(&file).display().to_string();
+        Ok(self.inject(format!("backup file {name} {}", word(harm))))
+    }
+
+    /// Makes the restore aim one transaction beside the recovery point.
+    pub fn misstep(&mut self, misstep: Misstep) -> Outcome {
+        self.faults.misstep = Some(misstep);
+        Ok(self.inject(format!(
+            "the restore aims one transaction too {}",
+            match misstep {
+                Misstep::TooEarly => "early",
+                Misstep::TooLate => "late",
+            }
+        )))
+    }
+
+    /// Suspends the reconciler, as someone may have left it.
+    pub fn suspend_reconciler(&mut self) -> Outcome {
+        self.local()?.reconciler.suspend();
+        Ok(self.inject("the reconciler is suspended".into()))
+    }
+
+    /// Deploys the change once more, after the restore.
+    pub async fn reapply_change(&mut self) -> Outcome {
+        let Some(change) = self.change.clone() else {
+            return Err(Failure::order("no change has been deployed"));
+        };
+        let phase = self.phase;
+        let (commit, _) = self.commit_migration(&change.name, &change.sql, None, &format!("Release the migration {} again", change.name)).await?;
+        self.enter(phase.max(Phase::Restore));
+        Ok(self.inject(format!("the migration {} was applied again by commit {}", change.name, commit.short())))
+    }
+
+    /// Changes the restored database behind everyone's back.
+    pub async fn tamper(&mut self, sql: &str) -> Outcome {
+        let local = self.local()?;
+        let server = local.current(local.restored.is_some());
+        let mut connection = database::connect(&local.address(server)).await.map_err(|e| Failure::platform(&e))?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.map_err(|e| Failure::platform(&e))?;
+        Ok(self.inject(format!("someone ran: {}", sql.split_whitespace().collect::<Vec<_>>().join(" "))))
+    }
+}
+
+fn word(harm: Harm) -> &'static str {
+    match harm {
+        Harm::Missing => "removed",
+        Harm::Truncated => "truncated",
+        Harm::Flipped => "altered by one byte",
+    }
+}
+
+fn apply(harm: Harm, path: &Path, at: u64) -> std::io::Result<()> {
+    match harm {
+        Harm::Missing => fs::remove_file(path),
+        Harm::Truncated => {
+            let file = OpenOptions::new().write(true).open(path)?;
+            let length = file.metadata()?.len();
+            file.set_len(length / 2)
+        }
+        Harm::Flipped => {
+            let file = OpenOptions::new().read(true).write(true).open(path)?;
+            let at = at.min(file.metadata()?.len().saturating_sub(1));
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at)?;
+            file.write_all_at(&[byte[0] ^ 0x40], at)
+        }
+    }
+}
+
+fn largest(dir: &Path) -> std::io::Result<Option<PathBuf>> {
+    let mut best: Option<(u64, PathBuf)> = None;
+    for database in fs::read_dir(dir)? {
+        let database = database?.path();
+        if !database.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&database)? {
+            let entry = entry?;
+            let length = entry.metadata()?.len();
+            if best.as_ref().is_none_or(|(most, _)| length > *most) {
+                best = Some((length, entry.path()));
+            }
+        }
+    }
+    Ok(best.map(|(_, path)| path))
+}

@@ -1,0 +1,134 @@
+//! The last phase: gather what is left to gather, stop and remove what was created, draw the verdict, seal the evidence.
+
+use super::Drill;
+use super::drill::ms;
+use crate::clock;
+use crate::platform::local::Shutdown;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use turnback_core::drill::{Phase, Reason, ReasonCode, verdict};
+use turnback_core::evidence::{DrillRecord, StepStatus};
+
+/// A drill that ended, and where its evidence lies.
+#[derive(Debug)]
+pub struct Finished {
+    /// Everything it did and saw.
+    pub record: DrillRecord,
+    /// The evidence package.
+    pub package: PathBuf,
+    /// How to reach the servers that were kept.
+    pub kept: Vec<String>,
+    /// Why the evidence could not be sealed, where it could not.
+    pub unsealed: Option<String>,
+}
+
+/// How much of a log enters the evidence, in bytes.
+const LOG_LIMIT: u64 = 4 * 1024 * 1024;
+
+impl Drill {
+    /// Ends the drill: nothing of the platform remains unless it is to be kept.
+    pub async fn finish(mut self) -> Finished {
+        self.enter(Phase::Verdict);
+        let kept = self.take_down().await;
+        self.check_objectives();
+        let skipped = self.record.scenario.steps.iter().any(|step| step.status == StepStatus::Skipped);
+        let failed = self.record.scenario.steps.iter().any(|step| step.status == StepStatus::Failed);
+        if skipped && !failed {
+            self.record.incidents.push(Reason::new(ReasonCode::StepSkipped, "a step was skipped"));
+        }
+        if self.record.scenario.steps.is_empty() {
+            self.record.incidents.push(Reason::new(ReasonCode::NoScenario, "no step ran"));
+        }
+        let drawn = verdict(&self.record.checks, &self.record.incidents);
+        self.journal("verdict", json!(drawn));
+        self.record.verdict = Some(drawn);
+        self.close_phase();
+        self.record.run.ended = clock::now();
+        self.record.run.wall_ms = ms(self.begun.elapsed());
+        let package = self.package.path().to_path_buf();
+        let unsealed = self.package.seal(&self.record).err().map(|error| super::outcome::chain(&error));
+        Finished { record: self.record, package, kept, unsealed }
+    }
+
+    async fn take_down(&mut self) -> Vec<String> {
+        let mut kept = Vec::new();
+        if let Some(mut local) = self.local.take() {
+            if let Some(traffic) = local.traffic.take() {
+                let _ = traffic.stop().await;
+            }
+            if let Ok(log) = local.repository.log(1000) {
+                let text: String = log.iter().map(|entry| format!("{entry}\n")).collect();
+                self.keep_text("git/log.txt", &text);
+            }
+            if self.settings.keep {
+                for server in std::iter::once(&local.primary).chain(local.restored.as_ref().map(|restored| &restored.server)) {
+                    kept.push(format!("psql '{}'", server.url(&local.database)));
+                }
+                if let Some(application) = local.reconciler.application() {
+                    kept.push(format!("curl http://{}/healthz", application.address()));
+                }
+                local.reconciler.detach();
+                local.primary.detach();
+                if let Some(restored) = &mut local.restored {
+                    restored.server.detach();
+                }
+            } else {
+                local.reconciler.stop().await;
+                if let Err(error) = local.primary.stop(Shutdown::Immediate).await {
+                    self.record.cleanup.left.push(format!("the primary: {error}"));
+                }
+                if let Some(restored) = &mut local.restored {
+                    if let Err(error) = restored.server.stop(Shutdown::Immediate).await {
+                        self.record.cleanup.left.push(format!("the restored server: {error}"));
+                    }
+                }
+            }
+            self.keep_log("logs/primary.log", local.primary.log_file());
+            if let Some(restored) = &local.restored {
+                self.keep_log("logs/restored.log", restored.server.log_file());
+            }
+            for (name, path) in local.reconciler.logs() {
+                self.keep_log(&format!("logs/{name}"), &path);
+            }
+        }
+        let dir = self.workdir.dir().to_path_buf();
+        if self.settings.keep {
+            self.workdir.keep();
+            self.record.cleanup.left.push(format!("kept on request: {} (`turnback clean` removes it)", dir.display()));
+        } else {
+            match self.workdir.remove() {
+                Ok(()) => self.record.cleanup.removed.push("servers, application, repository, WAL archive and backups of this drill".into()),
+                Err(error) => self.record.cleanup.left.push(format!("{}: {error}", dir.display())),
+            }
+        }
+        self.record.cleanup.complete = self.record.cleanup.left.is_empty();
+        kept
+    }
+
+    fn keep_log(&mut self, name: &str, path: &Path) {
+        match read_end(path) {
+            Ok(text) => self.keep_text(name, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => self.journal("log-lost", json!({ "log": name, "error": error.to_string() })),
+        }
+    }
+
+    fn keep_text(&mut self, name: &str, text: &str) {
+        if let Err(error) = self.package.add_file(name, text.as_bytes()) {
+            self.journal("file-lost", json!({ "file": name, "error": error.to_string() }));
+        }
+    }
+}
+
+/// The end of a log, whole lines only.
+fn read_end(path: &Path) -> std::io::Result<String> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(LOG_LIMIT);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(if from == 0 { text } else { text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned()) })
+}
