@@ -2,4 +2,9 @@
 
 pub mod clock;
 pub mod database;
+pub mod evidence;
+pub mod gitops;
+pub mod platform;
+pub mod recovery;
 pub mod wait;
+pub mod workflow;
