@@ -1,0 +1,3 @@
+//! Where drills run. Each platform returns observations, never verdicts.
+
+pub mod local;

@@ -1,0 +1,25 @@
+//! The local platform: real PostgreSQL servers on this machine, thrown away after the drill.
+//!
+//! It starts PostgreSQL's own programs and touches nothing outside its work directory. It knows nothing about scenarios, Git or verdicts.
+
+pub mod account;
+pub mod archive;
+pub mod backup;
+pub mod loss;
+pub mod programs;
+pub mod restore;
+mod restore_error;
+pub mod server;
+pub mod workdir;
+mod workdir_clean;
+
+pub use account::{Account, AccountError};
+pub use archive::{Archive, ArchiveError, SegmentFault};
+pub use backup::{BackupError, Verification, base_backup, verify};
+pub use loss::{LossError, Lost, lost_commits};
+pub use programs::{Programs, ProgramsError};
+pub use restore::{Paused, Promoted, RestoreRequest, restore};
+pub use restore_error::RestoreError;
+pub use server::{Server, ServerError, ServerOptions, Shutdown};
+pub use workdir::{WorkDir, WorkDirError};
+pub use workdir_clean::{CleanReport, clean, leftovers};

@@ -1,0 +1,178 @@
+//! Removing what interrupted drills left: their processes, where each can be proven to be theirs, and their directories.
+//!
+//! Only directories that carry our marker are touched, nothing is followed out of them, and a second call finds nothing to do.
+
+use super::workdir::{LOCK_FILE, Lock, OWNER_FILE, Owner, PROCESSES_FILE, Process, WorkDirError, check_root, io, start_ticks};
+use crate::wait::{Poll, Wait, WaitError};
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a process may take to end after it was told to.
+const END_LIMIT: Duration = Duration::from_secs(15);
+/// How deep data directories lie below the directory of a run.
+const DEPTH: usize = 4;
+
+/// What cleaning did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CleanReport {
+    /// What was ended or removed.
+    pub removed: Vec<String>,
+    /// What is ours and could not be removed, with the cause.
+    pub left: Vec<String>,
+    /// What is not ours and was not touched.
+    pub untouched: Vec<PathBuf>,
+}
+
+/// The directories below a root that carry our marker, with whose they are.
+///
+/// # Errors
+/// [`WorkDirError`] where the root cannot be read; a root that does not exist holds none.
+pub fn leftovers(root: &Path) -> Result<Vec<(PathBuf, Owner)>, WorkDirError> {
+    Ok(sort(root)?.0)
+}
+
+type Sorted = (Vec<(PathBuf, Owner)>, Vec<PathBuf>);
+
+fn sort(root: &Path) -> Result<Sorted, WorkDirError> {
+    let (mut ours, mut foreign) = (Vec::new(), Vec::new());
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((ours, foreign)),
+        Err(error) => return Err(io("read", root)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(io("read", root))?.path();
+        if path == root.join(LOCK_FILE) {
+            continue;
+        }
+        match owner(&path) {
+            Some(owner) => ours.push((path, owner)),
+            None => foreign.push(path),
+        }
+    }
+    ours.sort_by(|a, b| a.0.cmp(&b.0));
+    foreign.sort();
+    Ok((ours, foreign))
+}
+
+/// Whose directory this is: a real directory with a real marker file that reads as one.
+fn owner(dir: &Path) -> Option<Owner> {
+    let real = |path: &Path, is: fn(&std::fs::FileType) -> bool| std::fs::symlink_metadata(path).is_ok_and(|meta| is(&meta.file_type()));
+    let marker = dir.join(OWNER_FILE);
+    if !real(dir, std::fs::FileType::is_dir) || !real(&marker, std::fs::FileType::is_file) {
+        return None;
+    }
+    serde_json::from_slice(&std::fs::read(&marker).ok()?).ok()
+}
+
+/// Ends what interrupted drills left running and removes their directories.
+///
+/// # Errors
+/// [`WorkDirError::Busy`] where a drill still runs there, [`WorkDirError`] where the root cannot be used at all.
+pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
+    let mut report = CleanReport::default();
+    match std::fs::symlink_metadata(root) {
+        Ok(meta) => check_root(root, &meta)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(report),
+        Err(error) => return Err(io("look at", root)(error)),
+    }
+    let us = Owner { run: "turnback clean".to_owned(), pid: std::process::id(), start_ticks: start_ticks(std::process::id()), created: crate::clock::now() };
+    let lock = Lock::take(root, &us)?;
+    let (ours, foreign) = sort(root)?;
+    report.untouched = foreign;
+    for (dir, owner) in ours {
+        let mut running = false;
+        for pid in processes(&dir) {
+            match end(pid, &dir).await {
+                Ok(what) => report.removed.push(what),
+                Err(error) => {
+                    running = true;
+                    report.left.push(error);
+                }
+            }
+        }
+        if running {
+            report.left.push(format!("{} (run {}): its processes still run", dir.display(), owner.run));
+            continue;
+        }
+        match std::fs::remove_dir_all(&dir) {
+            Ok(()) => report.removed.push(format!("{} (run {})", dir.display(), owner.run)),
+            Err(error) => report.left.push(format!("{} (run {}): {error}", dir.display(), owner.run)),
+        }
+    }
+    // The lock goes last and while it is held; the root goes only when it is empty, so a failure to remove it is right.
+    if report.left.is_empty() && report.untouched.is_empty() {
+        let path = root.join(LOCK_FILE);
+        std::fs::remove_file(&path).map_err(io("remove", &path))?;
+        let _not_empty = std::fs::remove_dir(root);
+    }
+    drop(lock);
+    Ok(report)
+}
+
+/// The processes that provably belong to a run's directory: recorded ones that are still the same process, and PostgreSQL servers whose
+/// working directory is a data directory in it.
+fn processes(dir: &Path) -> Vec<u32> {
+    let recorded = std::fs::read_to_string(dir.join(PROCESSES_FILE)).unwrap_or_default();
+    let recorded = recorded.lines().filter_map(|line| serde_json::from_str::<Process>(line).ok());
+    let mut pids: Vec<u32> = recorded.filter(same_process).map(|process| process.pid).collect();
+    pids.extend(data_dirs(dir, DEPTH).iter().filter_map(|data| postmaster(data)));
+    pids
+}
+
+fn same_process(process: &Process) -> bool {
+    let executable = std::fs::read_link(format!("/proc/{}/exe", process.pid)).ok();
+    start_ticks(process.pid) == Some(process.start_ticks) && executable.as_ref() == Some(&process.executable)
+}
+
+fn postmaster(data: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let pid: u32 = text.lines().next()?.trim().parse().ok()?;
+    let executable = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let directory = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    let is_postgres = executable.file_name().is_some_and(|name| name == "postgres" || name == "postgres (deleted)");
+    (is_postgres && directory == std::fs::canonicalize(data).ok()?).then_some(pid)
+}
+
+/// Directories with a `postmaster.pid`, not following symbolic links.
+fn data_dirs(dir: &Path, depth: usize) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if dir.join("postmaster.pid").is_file() {
+        found.push(dir.to_owned());
+    } else if depth > 0 {
+        let below = std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        for entry in below {
+            found.extend(data_dirs(&entry.path(), depth - 1));
+        }
+    }
+    found
+}
+
+/// Ends one process: SIGQUIT (for PostgreSQL an immediate shutdown, which ends its children too), then SIGKILL.
+async fn end(pid: u32, dir: &Path) -> Result<String, String> {
+    let name = format!("process {pid} of {}", dir.display());
+    let raw = Pid::from_raw(pid.cast_signed()).ok_or_else(|| format!("{name}: not a process id"))?;
+    let started = start_ticks(pid);
+    for signal in [Signal::QUIT, Signal::KILL] {
+        if let Err(error) = kill_process(raw, signal)
+            && error != rustix::io::Errno::SRCH
+        {
+            return Err(format!("{name}: {error}"));
+        }
+        let gone = Wait::new(format!("{name} ends"), END_LIMIT)
+            .until(async || {
+                let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                // A zombie has ended; whoever started it has only not looked yet.
+                let ended = started != start_ticks(pid) || state.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+                Ok::<_, std::convert::Infallible>(if ended { Poll::Ready(()) } else { Poll::NotYet("it runs".to_owned()) })
+            })
+            .await;
+        match gone {
+            Ok(()) => return Ok(name),
+            Err(WaitError::TimedOut { .. }) => {}
+            Err(WaitError::Failed { source, .. }) => match source {},
+        }
+    }
+    Err(format!("{name}: it does not end, not even by SIGKILL"))
+}

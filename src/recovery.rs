@@ -1,0 +1,12 @@
+//! Recovery as PostgreSQL itself shows it over SQL: where a server stands, recovery points, and where a paused replay stopped. The same on every
+//! platform.
+//!
+//! It reads and writes through a database connection only. It knows nothing about files, processes or clusters.
+
+mod observe;
+mod paused;
+mod point;
+
+pub use observe::{ObserveError, Position, Sealed, observe, seal};
+pub use paused::{ReplayStatus, end_recovery, prove, replay_status};
+pub use point::{Cut, PointError, PointRequest, Recorded, record_point};

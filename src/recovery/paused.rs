@@ -1,0 +1,95 @@
+//! What a server that paused at its recovery target says about where replay stopped, before it is promoted.
+
+use super::observe::{ObserveError, connect, read_lsn, read_time};
+use sqlx::Row;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use turnback_core::evidence::Reached;
+use turnback_core::recovery::{Lsn, Marker, RecoveryPoint};
+
+/// How far replay has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayStatus {
+    /// Whether the server still replays (and is no primary yet).
+    pub in_recovery: bool,
+    /// `pg_get_wal_replay_pause_state()`; `None` once it is a primary.
+    pub pause_state: Option<String>,
+    /// `pg_last_wal_replay_lsn()`.
+    pub lsn: Option<Lsn>,
+}
+
+/// Asks how far replay has come.
+///
+/// # Errors
+/// [`ObserveError`].
+pub async fn replay_status(options: &PgConnectOptions) -> Result<ReplayStatus, ObserveError> {
+    const PURPOSE: &str = "see how far replay is";
+    let query = |source| ObserveError::Query { purpose: PURPOSE, source };
+    let mut connection = connect(options, PURPOSE).await?;
+    let sql = "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() END, pg_last_wal_replay_lsn()::text";
+    let row = sqlx::query(sql).fetch_one(&mut connection).await.map_err(query)?;
+    let lsn: Option<String> = row.try_get(2).map_err(query)?;
+    Ok(ReplayStatus {
+        in_recovery: row.try_get(0).map_err(query)?,
+        pause_state: row.try_get(1).map_err(query)?,
+        lsn: lsn.map(|text| read_lsn(&text, PURPOSE)).transpose()?,
+    })
+}
+
+/// Ends the recovery of a server that has paused at its target; it goes on as a primary on a new timeline.
+///
+/// # Errors
+/// [`ObserveError`].
+pub async fn end_recovery(options: &PgConnectOptions) -> Result<(), ObserveError> {
+    const PURPOSE: &str = "end recovery at the target";
+    let mut connection = connect(options, PURPOSE).await?;
+    let resumed = sqlx::query("SELECT pg_wal_replay_resume()").execute(&mut connection).await;
+    resumed.map(drop).map_err(|source| ObserveError::Query { purpose: PURPOSE, source })
+}
+
+/// What became of a transaction on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Committed,
+    /// In progress, aborted, or never seen.
+    NotCommitted,
+    /// So old that the server has forgotten.
+    Forgotten,
+}
+
+/// Holds a paused server against a recovery point: the marker must be committed there, the sentinel must not.
+///
+/// # Errors
+/// [`ObserveError`].
+pub async fn prove(options: &PgConnectOptions, point: &RecoveryPoint) -> Result<Reached, ObserveError> {
+    const PURPOSE: &str = "prove where replay stopped";
+    let query = |source| ObserveError::Query { purpose: PURPOSE, source };
+    let mut connection = connect(options, PURPOSE).await?;
+    let sql = "SELECT pg_get_wal_replay_pause_state(), pg_last_wal_replay_lsn()::text, \
+               to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'";
+    let row = sqlx::query(sql).fetch_one(&mut connection).await.map_err(query)?;
+    let (pause_state, lsn): (String, String) = (row.try_get(0).map_err(query)?, row.try_get(1).map_err(query)?);
+    let lsn = read_lsn(&lsn, PURPOSE)?;
+    let last_commit: Option<String> = row.try_get(2).map_err(query)?;
+    let marker = fate(&mut connection, &point.marker).await.map_err(query)?;
+    let sentinel = fate(&mut connection, &point.sentinel).await.map_err(query)?;
+    Ok(Reached {
+        pause_state,
+        lsn,
+        last_commit: last_commit.map(|text| read_time(&text, PURPOSE)).transpose()?,
+        marker_present: marker != Fate::NotCommitted && lsn > point.marker.lsn,
+        // The sentinel's message lies before its commit record, so replay may have read the one and stopped before the other.
+        sentinel_absent: sentinel == Fate::NotCommitted && lsn <= point.sentinel.lsn,
+    })
+}
+
+async fn fate(connection: &mut PgConnection, marker: &Marker) -> Result<Fate, sqlx::Error> {
+    let status = sqlx::query_scalar::<_, Option<String>>("SELECT pg_xact_status($1::text::xid8)").bind(marker.xid.to_string());
+    match status.fetch_one(connection).await {
+        Ok(Some(status)) if status == "committed" => Ok(Fate::Committed),
+        Ok(Some(_)) => Ok(Fate::NotCommitted),
+        Ok(None) => Ok(Fate::Forgotten),
+        // “transaction ID … is in the future”: this server never saw it.
+        Err(error) if error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("22023")) => Ok(Fate::NotCommitted),
+        Err(error) => Err(error),
+    }
+}
