@@ -6,6 +6,7 @@ mod address;
 mod catalog;
 mod compare;
 mod error;
+pub mod history;
 mod scan;
 mod session;
 mod sidecar;

@@ -1,11 +1,12 @@
 //! The third phase: the change goes into Git, the reconciler applies it, the migration history records it.
 
-use super::platform::{PRIMARY, shipped_migration};
+use super::platform::{PRIMARY, shipped_migration, tree_file};
 use super::{Drill, Failure, Outcome};
 use crate::clock;
 use crate::database::{self, history};
 use crate::gitops::{self, CommitId};
-use crate::platform::local::{Reconciled, Traffic};
+use crate::platform::local::application::Traffic;
+use crate::platform::local::reconciler::{ReconcileError, Reconciled};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -51,7 +52,7 @@ impl Drill {
         let Some(application) = local.reconciler.application() else {
             return Err(Failure::order("no application runs on this platform"));
         };
-        local.traffic = Some(Traffic::start(application).await.map_err(|e| Failure::platform(&e))?);
+        local.traffic = Some(Traffic::start(application));
         Ok("orders are being placed".into())
     }
 
@@ -94,9 +95,11 @@ impl Drill {
     pub(super) async fn commit_migration(&mut self, name: &str, sql: &str, version: Option<&str>, message: &str) -> Result<(CommitId, Reconciled), Failure> {
         let local = self.local()?;
         let head = local.repository.head().map_err(|e| Failure::platform(&e))?;
-        let mut changes = gitops::tree::add_migration(&local.repository, &head, name, sql).map_err(|e| Failure::platform(&e))?;
+        let listing = tree_file(&local.repository, &head, &gitops::tree::migrations_kustomization())?;
+        let mut changes = gitops::tree::add_migration(&listing, name, sql).map_err(|e| Failure::expectation(super::outcome::chain(&e)))?.changes;
         if let Some(version) = version {
-            changes.extend(gitops::tree::set_version(&local.repository, &head, version).map_err(|e| Failure::platform(&e))?);
+            let release = tree_file(&local.repository, &head, gitops::tree::RELEASE)?;
+            changes.push(gitops::tree::set_version(&release, version).map_err(|e| Failure::platform(&e))?);
         }
         let commit = local.repository.commit(&changes, message, clock::now()).map_err(|e| Failure::platform(&e))?;
         self.journal("commit", json!({ "commit": commit.to_string(), "message": message }));
@@ -112,11 +115,12 @@ impl Drill {
 
     pub(super) async fn reconcile(&mut self, commit: &CommitId) -> Result<Reconciled, Failure> {
         let local = self.local()?;
-        let reconciled = match local.reconciler.reconcile(&local.repository, commit).await {
+        let reconciled = match local.reconciler.reconcile(commit).await {
             Ok(reconciled) => reconciled,
-            Err(error) if error.is_migration() => return Err(Failure::because(ReasonCode::ChangeNotApplied, super::outcome::chain(&error))),
+            Err(error @ ReconcileError::Migration { .. }) => return Err(Failure::because(ReasonCode::ChangeNotApplied, super::outcome::chain(&error))),
             Err(error) => return Err(Failure::platform(&error)),
         };
+        self.remember_application();
         self.journal("reconciled", json!({ "asked": commit.to_string(), "revision": reconciled.revision.to_string(), "applied": reconciled.applied }));
         Ok(reconciled)
     }

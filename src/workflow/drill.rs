@@ -3,7 +3,7 @@
 use super::{Config, Failure, Outcome};
 use crate::clock;
 use crate::evidence::package::{EvidenceError, Package};
-use crate::platform::local::{Account, Programs, Workdir, WorkdirError};
+use crate::platform::local::{Account, Programs, WorkDir, WorkDirError};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use turnback_core::drill::{Check, Phase, Reason};
 use turnback_core::evidence::{DrillRecord, PhaseTime, Run, Scenario, StepRecord, Tool};
 use turnback_core::recovery::TargetKind;
+
+/// Free space that a drill on the shipped fixture needs, in bytes: two servers, two backups, and WAL.
+const SPACE: u64 = 512 * 1024 * 1024;
 
 /// What a drill is told from outside.
 #[derive(Clone, Debug)]
@@ -42,7 +45,7 @@ pub struct Settings {
 pub enum StartError {
     /// The work directory is taken or cannot be used.
     #[error(transparent)]
-    Work(#[from] WorkdirError),
+    Work(#[from] WorkDirError),
     /// The evidence cannot be written.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
@@ -51,7 +54,7 @@ pub enum StartError {
 /// One drill, from its platform to its verdict.
 pub struct Drill {
     pub(super) settings: Settings,
-    pub(super) workdir: Workdir,
+    pub(super) workdir: Option<WorkDir>,
     pub(super) package: Package,
     pub(super) record: DrillRecord,
     pub(super) begun: Instant,
@@ -79,7 +82,7 @@ impl Drill {
         let id = uuid::Uuid::now_v7().to_string();
         let started = clock::now();
         let package = Package::create(&settings.evidence, started, &scenario.name)?;
-        let workdir = Workdir::claim(&settings.work, &id, &settings.account)?;
+        let workdir = WorkDir::open(&settings.work, &id, &settings.account, SPACE)?;
         let run = Run {
             id,
             nonce: uuid::Uuid::new_v4().simple().to_string(),
@@ -127,7 +130,7 @@ impl Drill {
         };
         let mut drill = Self {
             settings,
-            workdir,
+            workdir: Some(workdir),
             package,
             record,
             begun: Instant::now(),
@@ -237,6 +240,11 @@ impl Drill {
         if let Err(error) = self.package.journal().append(kind, &data) {
             self.record.cleanup.left.push(format!("a journal entry could not be written: {error}"));
         }
+    }
+
+    /// The directory of this run.
+    pub(super) fn dir(&self) -> Result<PathBuf, Failure> {
+        self.workdir.as_ref().map(|dir| dir.path().to_path_buf()).ok_or_else(|| Failure::order("the drill has ended"))
     }
 
     pub(super) fn local(&mut self) -> Result<&mut super::platform::Local, Failure> {

@@ -54,11 +54,12 @@ impl Drill {
         let mut kept = Vec::new();
         if let Some(mut local) = self.local.take() {
             if let Some(traffic) = local.traffic.take() {
-                let _ = traffic.stop().await;
+                traffic.stop().await;
             }
-            if let Ok(log) = local.repository.log(1000) {
-                let text: String = log.iter().map(|entry| format!("{entry}\n")).collect();
-                self.keep_text("git/log.txt", &text);
+            if let Ok(log) = local.repository.log(1000)
+                && let Ok(text) = serde_json::to_string_pretty(&log)
+            {
+                self.keep_text("git/log.json", &text);
             }
             if self.settings.keep {
                 for server in std::iter::once(&local.primary).chain(local.restored.as_ref().map(|restored| &restored.server)) {
@@ -73,7 +74,9 @@ impl Drill {
                     restored.server.detach();
                 }
             } else {
-                local.reconciler.stop().await;
+                if let Err(error) = local.reconciler.stop().await {
+                    self.record.cleanup.left.push(format!("the application: {error}"));
+                }
                 if let Err(error) = local.primary.stop(Shutdown::Immediate).await {
                     self.record.cleanup.left.push(format!("the primary: {error}"));
                 }
@@ -87,18 +90,20 @@ impl Drill {
             if let Some(restored) = &local.restored {
                 self.keep_log("logs/restored.log", restored.server.log_file());
             }
-            for (name, path) in local.reconciler.logs() {
+            for path in local.reconciler.logs() {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 self.keep_log(&format!("logs/{name}"), &path);
             }
         }
-        let dir = self.workdir.dir().to_path_buf();
-        if self.settings.keep {
-            self.workdir.keep();
-            self.record.cleanup.left.push(format!("kept on request: {} (`turnback clean` removes it)", dir.display()));
-        } else {
-            match self.workdir.remove() {
-                Ok(()) => self.record.cleanup.removed.push("servers, application, repository, WAL archive and backups of this drill".into()),
-                Err(error) => self.record.cleanup.left.push(format!("{}: {error}", dir.display())),
+        if let Some(work) = self.workdir.take() {
+            let dir = work.path().to_path_buf();
+            if self.settings.keep {
+                self.record.cleanup.left.push(format!("kept on request: {} (`turnback clean` removes it)", dir.display()));
+            } else {
+                match work.remove() {
+                    Ok(()) => self.record.cleanup.removed.push("servers, application, repository, WAL archive and backups of this drill".into()),
+                    Err(error) => self.record.cleanup.left.push(format!("{}: {error}", dir.display())),
+                }
             }
         }
         self.record.cleanup.complete = self.record.cleanup.left.is_empty();

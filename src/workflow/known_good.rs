@@ -2,11 +2,17 @@
 
 use super::{Drill, Failure, Outcome};
 use crate::database::{self, Snapshot, SnapshotOptions};
-use crate::platform::local::backup;
+use crate::platform::local::{base_backup, verify};
 use crate::recovery::{self, PointRequest};
 use serde_json::json;
+use std::time::Duration;
 use turnback_core::drill::{Check, CheckId, Phase, ReasonCode};
 use turnback_core::recovery::{RecoveryPoint, pg_time};
+
+/// How long a base backup may take.
+pub(super) const BACKUP_LIMIT: Duration = Duration::from_secs(600);
+/// How long verifying one may take.
+pub(super) const VERIFY_LIMIT: Duration = Duration::from_secs(600);
 
 /// A known-good state: what the database was, and when.
 pub(super) struct KnownGood {
@@ -21,11 +27,12 @@ impl Drill {
     pub async fn verify_last_backup(&mut self) -> Outcome {
         self.enter(Phase::KnownGood);
         let programs = self.settings.programs.clone();
+        let account = self.settings.account.clone();
         let local = self.local()?;
         let Some((backup, path)) = local.backups.last().cloned() else {
             return Err(Failure::because(ReasonCode::NoBackup, "the platform has no base backup"));
         };
-        let verification = backup::verify(&programs, &path).await.map_err(|e| Failure::platform(&e))?;
+        let verification = verify(&programs, &account, &path, VERIFY_LIMIT).await.map_err(|e| Failure::platform(&e))?;
         self.record_backup(&backup, Some(verification.ok), &verification.output);
         let actual = match &verification.damaged_file {
             Some(file) => format!("{file} is damaged: {}", verification.output),
@@ -38,13 +45,13 @@ impl Drill {
     /// Takes a base backup and verifies it.
     pub async fn take_backup(&mut self) -> Outcome {
         self.enter(Phase::KnownGood);
-        let dir = self.workdir.dir().join("backups");
+        let dir = self.dir()?.join("backups");
+        let (programs, account) = (self.settings.programs.clone(), self.settings.account.clone());
         let local = self.local()?;
         let label = format!("fresh-{}", local.backups.len());
         let path = dir.join(&label);
-        let taken = backup::base_backup(&local.primary, &path, &label).await.map_err(|e| match e {
-            backup::BackupError::TimedOut { .. } => Failure::because(ReasonCode::BackupNotCompleted, e),
-            other => Failure::platform(&other),
+        let taken = base_backup(&local.primary, &account, &programs, &path, &label, BACKUP_LIMIT).await.map_err(|error| {
+            if error.timed_out() { Failure::because(ReasonCode::BackupNotCompleted, error) } else { Failure::platform(&error) }
         })?;
         local.backups.push((taken.clone(), path));
         self.record_backup(&taken, None, "verified when the known-good state is recorded");
@@ -58,35 +65,34 @@ impl Drill {
             return Err(Failure::expectation(format!("“{name}” is recorded already: give each known-good state its own name")));
         }
         let run = self.record.run.id.clone();
-        let programs = self.settings.programs.clone();
+        let (programs, account) = (self.settings.programs.clone(), self.settings.account.clone());
         let file = format!("snapshots/{}", super::verification::slug(name));
         let target = self.package.path().join(&file);
         let local = self.local()?;
         let address = local.address(&local.primary);
         let unverified = local.backups.last().cloned().filter(|_| local.backups.len() > 1);
-        let request = PointRequest { name, run: &run, address: &address };
-        let options = SnapshotOptions::default();
-        let taking = recovery::record_point(&request, async |exported: String| {
-            let options = SnapshotOptions { exported_snapshot: Some(exported), ..options.clone() };
-            database::snapshot(&address, &options, &target).await
+        let request = PointRequest::new(name, run);
+        let taking = recovery::record_point(address.options(), &request, |exported: String| {
+            let options = SnapshotOptions { exported_snapshot: Some(exported), ..SnapshotOptions::default() };
+            let (address, target) = (&address, &target);
+            async move { database::snapshot(address, &options, target).await }
         });
         let verifying = async {
             match &unverified {
-                Some((_, path)) => Some(backup::verify(&programs, path).await),
+                Some((_, path)) => Some(verify(&programs, &account, path, VERIFY_LIMIT).await),
                 None => None,
             }
         };
         let (taken, verified) = tokio::join!(taking, verifying);
         let recorded = taken.map_err(|e| Failure::because(code_of(&Failure::platform(&e)), super::outcome::chain(&e)))?;
-        local.archive.wait_for(&recorded.point.segment, recovery::ARCHIVE_LIMIT).await.map_err(|e| Failure::because(ReasonCode::KnownGoodNotRecorded, e))?;
         if let (Some((backup, _)), Some(verification)) = (unverified, verified) {
             let verification = verification.map_err(|e| Failure::platform(&e))?;
             self.record_backup(&backup, Some(verification.ok), &verification.output);
             self.require(Check::observed(CheckId::BackupVerified, verification.ok, "every file as its manifest says", verification.output.trim()))?;
         }
-        let snapshot = recorded.snapshot;
+        let snapshot = recorded.known_good;
         let point = recorded.point;
-        self.journal("recovery-point", json!({ "point": point, "digest": snapshot.digest(), "locks_held_ms": recorded.locks_held_ms }));
+        self.journal("recovery-point", json!({ "point": point, "digest": snapshot.digest(), "tables_locked": recorded.cut.tables, "locks_waited_us": recorded.cut.waited.as_micros() as u64, "locks_held_us": recorded.cut.held.as_micros() as u64 }));
         self.record.recovery_points.push(point.clone());
         let check = Check::observed(
             CheckId::KnownGoodRecorded,
@@ -96,15 +102,15 @@ impl Drill {
         );
         self.check(check.shown_in(format!("{file}/snapshot.json")));
         let version = match self.local()?.with_application {
-            true => Some(self.observe().await?.version),
+            true => self.observe().await?.version,
             false => None,
         };
         let seen = format!(
             "{}\n{} tables, {} rows, {} schema objects: digest {}",
             describe(&point),
-            snapshot.tables(),
-            snapshot.rows(),
-            snapshot.objects(),
+            snapshot.tables().len(),
+            snapshot.rows_total(),
+            snapshot.catalog().objects().len(),
             snapshot.digest().chars().take(16).collect::<String>()
         );
         self.known_good.insert(name.to_owned(), KnownGood { point, snapshot, version });

@@ -4,10 +4,15 @@ use super::{Drill, Failure, Outcome};
 use crate::clock;
 use crate::database::Address;
 use crate::gitops::{self, CommitId, Repository};
-use crate::platform::local::{Archive, Programs, Reconciler, ReconcilerOptions, Server, ServerOptions, Traffic, backup};
+use crate::platform::local::application::{Launcher, Settings, Traffic};
+use crate::platform::local::reconciler::{Desired, Reconciler};
+use crate::platform::local::server::SUPERUSER;
+use crate::platform::local::{Account, Archive, Programs, Server, ServerOptions, base_backup};
 use include_dir::{Dir, include_dir};
 use serde_json::json;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use turnback_core::drill::{Phase, ReasonCode};
 use turnback_core::evidence::BackupRecord;
 use turnback_core::recovery::BaseBackup;
@@ -18,6 +23,8 @@ static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/fixtures/migratio
 pub(super) const PRIMARY: &str = "orders-production";
 /// The port in the names of the servers' sockets; never a network port.
 const PORT: u16 = 5432;
+/// How long loading a database of one's own may take.
+const LOAD_LIMIT: Duration = Duration::from_secs(1800);
 
 /// What the platform's database holds at first.
 #[derive(Clone, Debug)]
@@ -71,8 +78,13 @@ impl Local {
     }
 
     pub fn address(&self, server: &Server) -> Address {
-        server.address(&self.database)
+        address(server, &self.database)
     }
+}
+
+/// Where a database of a local server is.
+pub(super) fn address(server: &Server, database: &str) -> Address {
+    Address::socket(&server.options().socket_dir, server.options().port, SUPERUSER, database)
 }
 
 /// The migrations shipped for drills, by name.
@@ -108,51 +120,57 @@ impl Drill {
             other => other,
         };
         let with_application = matches!(source, DatabaseSource::SampleApplication);
-        let dir = self.workdir.dir().to_path_buf();
+        let dir = self.dir()?;
+        let sockets = self.workdir.as_ref().map_or_else(|| dir.join("s"), |work| work.sockets());
         let account = self.settings.account.clone();
         let programs = self.settings.programs.clone();
         let platform = |error: &(dyn std::error::Error + 'static)| Failure::platform(error);
 
         let archive = Archive::create(&dir.join("wal-archive"), &account).map_err(|e| platform(&e))?;
-        let options = ServerOptions { socket_dir: dir.join("s"), port: PORT, settings: Vec::new() };
+        let options = ServerOptions { socket_dir: sockets, port: PORT, settings: Vec::new() };
         let mut primary = Server::init(&programs, &account, &dir.join("primary"), options, Some(&archive)).await.map_err(|e| platform(&e))?;
         primary.start().await.map_err(|e| platform(&e))?;
         self.journal("server-started", json!({ "server": "primary", "pid": primary.pid() }));
         let database = if with_application { "orders" } else { "app" }.to_owned();
-        create_database(&primary, &database).await?;
+        create_database(&address(&primary, "postgres"), &database).await?;
 
-        let mut repository = Repository::create(&dir.join("repository.git"), &gitops::TREE, clock::now()).map_err(|e| platform(&e))?;
+        let repository = Repository::create(&dir.join("repository.git"), &gitops::TREE, clock::now()).map_err(|e| platform(&e))?;
         if !with_application {
-            let changes = gitops::tree::without_application(&repository, &repository.head().map_err(|e| platform(&e))?).map_err(|e| platform(&e))?;
+            let head = repository.head().map_err(|e| platform(&e))?;
+            let listing = gitops::tree::migrations_kustomization();
+            let kustomization = tree_file(&repository, &head, &listing)?;
+            let changes = gitops::tree::without_migrations(&kustomization).map_err(|e| platform(&e))?;
             repository.commit(&changes, "Use a database of one's own", clock::now()).map_err(|e| platform(&e))?;
         }
         let head = repository.head().map_err(|e| platform(&e))?;
-        let mut reconciler = Reconciler::new(ReconcilerOptions {
-            launcher: self.settings.launcher.clone(),
-            directory: dir.join("reconciler"),
-            account: account.clone(),
-            with_application,
-            port: self.settings.port,
-        });
-        reconciler.register(PRIMARY, primary.address(&database));
+        let run_directory = dir.join("application");
+        account.make_dir(&run_directory, 0o755).map_err(|e| platform(&e))?;
+        let settings = Settings {
+            launcher: Launcher { command: self.settings.launcher.clone(), account: account.switch_to() },
+            run_directory,
+            port: (self.settings.port != 0).then_some(self.settings.port),
+            serve: with_application,
+        };
+        let mut reconciler = Reconciler::new(Repository::open(repository.path()).map_err(|e| platform(&e))?, settings);
+        reconciler.register(PRIMARY, address(&primary, &database).url());
 
         // The platform's scheduled backup is taken while the application's schema is being made, as on any living system.
         let label = "scheduled";
         let path = dir.join("backups").join(label);
-        let (taken, loaded) = tokio::join!(backup::base_backup(&primary, &path, label), async {
+        let (taken, loaded) = tokio::join!(base_backup(&primary, &account, &programs, &path, label, super::known_good::BACKUP_LIMIT), async {
             match &source {
-                DatabaseSource::File(file) => load(&programs, &primary, &database, file).await,
-                DatabaseSource::Sql(sql) => load_text(&programs, &primary, &database, sql, &dir).await,
-                _ => reconciler.reconcile(&repository, &head).await.map(|_| ()).map_err(|e| Failure::platform(&e)),
+                DatabaseSource::File(file) => load(&programs, &account, &address(&primary, &database), file).await,
+                DatabaseSource::Sql(sql) => load_text(&programs, &account, &address(&primary, &database), sql, &dir).await,
+                _ => reconciler.reconcile(&head).await.map(|_| ()).map_err(|e| Failure::platform(&e)),
             }
         });
         let taken = taken.map_err(|e| platform(&e))?;
         loaded?;
         if !with_application && matches!(source, DatabaseSource::File(_) | DatabaseSource::Sql(_)) {
-            reconciler.reconcile(&repository, &head).await.map_err(|e| platform(&e))?;
+            reconciler.reconcile(&head).await.map_err(|e| platform(&e))?;
         }
         self.record_backup(&taken, None, "not verified yet");
-        self.record.not_exercised = reconciler.not_exercised().to_vec();
+        self.record.not_exercised = Desired::read(&repository, &head).map_err(|e| platform(&e))?.not_exercised;
         let seen = format!(
             "PostgreSQL {} with data checksums, WAL archived; revision {} reconciled{}",
             programs.version,
@@ -171,6 +189,7 @@ impl Drill {
             backups: vec![(taken, path)],
             first_revision: head,
         });
+        self.remember_application();
         if with_application {
             let healthy = self.observe().await?;
             if !healthy.healthy {
@@ -187,6 +206,16 @@ impl Drill {
         Ok(format!("commit {} reconciled", commit.short()))
     }
 
+    /// Records the application's process, so that `turnback clean` can end it should we be killed.
+    pub(super) fn remember_application(&mut self) {
+        let pid = self.local.as_ref().and_then(|local| local.reconciler.application()).map(|application| application.pid());
+        if let (Some(pid), Some(work)) = (pid, &self.workdir)
+            && let Err(error) = work.record_process(pid)
+        {
+            self.journal("process-not-recorded", json!({ "pid": pid, "error": error.to_string() }));
+        }
+    }
+
     pub(super) fn record_backup(&mut self, backup: &BaseBackup, verified: Option<bool>, verification: &str) {
         self.record.backups.retain(|known| known.backup.id != backup.id);
         self.record.backups.push(BackupRecord { backup: backup.clone(), verified, verification: verification.to_owned() });
@@ -194,23 +223,35 @@ impl Drill {
     }
 }
 
-async fn create_database(server: &Server, name: &str) -> Result<(), Failure> {
-    let mut connection = crate::database::connect(&server.address("postgres")).await.map_err(|e| Failure::platform(&e))?;
-    let statement = format!("CREATE DATABASE {}", crate::database::quote_identifier(name));
+async fn create_database(at: &Address, name: &str) -> Result<(), Failure> {
+    let mut connection = crate::database::connect(at).await.map_err(|e| Failure::platform(&e))?;
+    let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.map_err(|e| Failure::platform(&e))?;
     Ok(())
 }
 
-async fn load(programs: &Programs, server: &Server, database: &str, file: &Path) -> Result<(), Failure> {
-    let ended = programs.psql(&server.address(database), file).await.map_err(|e| Failure::platform(&e))?;
-    match ended {
-        None => Ok(()),
-        Some(output) => Err(Failure::because(ReasonCode::PlatformFailed, format!("{} could not be loaded: {output}", file.display()))),
-    }
+/// A file of the tree at a revision.
+pub(super) fn tree_file(repository: &Repository, revision: &CommitId, path: &str) -> Result<Vec<u8>, Failure> {
+    let found = repository.read(revision, path).map_err(|e| Failure::platform(&e))?;
+    found.ok_or_else(|| Failure::because(ReasonCode::PlatformFailed, format!("{path} is not in the tree at revision {}", revision.short())))
 }
 
-async fn load_text(programs: &Programs, server: &Server, database: &str, sql: &str, dir: &Path) -> Result<(), Failure> {
+/// Runs a file of SQL as `psql` does, because a plain dump holds COPY data and meta commands that only it understands.
+async fn load(programs: &Programs, account: &Account, at: &Address, file: &Path) -> Result<(), Failure> {
+    // psql reads standard input here, so that the account it runs as needs no right to the file.
+    let text = std::fs::read(file).map_err(|e| Failure::expectation(format!("cannot read {}: {e}", file.display())))?;
+    let args: Vec<OsString> = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--output=/dev/null", "--dbname", at.url(), "--file=-"]
+        .map(OsString::from)
+        .to_vec();
+    let ended = programs.run_with_input(account, "psql", &args, text, LOAD_LIMIT).await.map_err(|e| Failure::platform(&e))?;
+    if ended.ok {
+        return Ok(());
+    }
+    Err(Failure::because(ReasonCode::PlatformFailed, format!("{} could not be loaded: {}", file.display(), ended.output.trim())))
+}
+
+async fn load_text(programs: &Programs, account: &Account, at: &Address, sql: &str, dir: &Path) -> Result<(), Failure> {
     let file = dir.join("database.sql");
     std::fs::write(&file, sql).map_err(|e| Failure::platform(&e))?;
-    load(programs, server, database, &file).await
+    load(programs, account, at, &file).await
 }

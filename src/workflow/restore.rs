@@ -1,18 +1,25 @@
 //! The sixth phase: point-in-time recovery onto a new server, its proof, its promotion, and the switch by commit.
 
 use super::drill::ms;
-use super::platform::Restored;
+use super::platform::{Restored, address, tree_file};
 use super::{Drill, Failure, Outcome};
 use crate::clock;
 use crate::gitops;
-use crate::platform::local::restore::{self, RestoreError};
-use crate::platform::local::ServerOptions;
+use crate::gitops::tree::RecoveryDeclaration;
+use crate::platform::local::{RestoreError, RestoreRequest, ServerOptions, SegmentFault, lost_commits, restore, verify};
 use crate::recovery;
 use serde_json::json;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use turnback_core::drill::{Check, CheckId, Phase, ReasonCode};
 use turnback_core::evidence::{Reached, RestoreRecord};
 use turnback_core::recovery::{RecoveryPoint, RecoveryTarget, Refusal, TargetKind, pg_time, plan};
+
+/// The port in the name of the restored server's socket.
+const PORT: u16 = 5433;
+/// How long replay may take.
+const REPLAY_LIMIT: Duration = Duration::from_secs(600);
+/// How long archiving and counting WAL may take.
+const ARCHIVE_LIMIT: Duration = Duration::from_secs(60);
 
 impl Drill {
     /// Restores to a known-good state, found by a target of the given kind.
@@ -38,7 +45,7 @@ impl Drill {
         self.enter(Phase::Restore);
         let programs = self.settings.programs.clone();
         let account = self.settings.account.clone();
-        let dir = self.workdir.dir().join("restored");
+        let dir = self.dir()?.join("restored");
         let number = self.record.restores.len() + 1;
         let cluster = format!("{}-restored{}", Self::source_cluster(), if number == 1 { String::new() } else { format!("-{number}") });
         let local = self.local()?;
@@ -48,24 +55,35 @@ impl Drill {
 
         // What is lost is counted on the primary before anything is restored; this also archives everything up to now.
         let begun = Instant::now();
-        let address = local.address(&local.primary);
-        let lost = recovery::lost_since(&programs, &address, local.primary.data_dir(), &local.archive, point).await.map_err(|e| Failure::platform(&e))?;
-        let facts = local.archive.facts(lost.last_commit).map_err(|e| Failure::platform(&e))?;
+        let primary = local.address(&local.primary);
+        let sealed = recovery::seal(primary.options(), ARCHIVE_LIMIT).await.map_err(|e| Failure::platform(&e))?;
+        let except = [point.sentinel.xid];
+        let counted = lost_commits(&programs, &account, &local.archive, point.timeline, point.lsn, sealed.lsn, &except, ARCHIVE_LIMIT).await;
+        // WAL that cannot be read here cannot be replayed either; the plan and the restore name the segment.
+        let lost = counted.ok();
+        let last_commit = lost.as_ref().and_then(|lost| lost.last_commit).unwrap_or(point.sentinel_time).max(point.sentinel_time);
+        let facts = local.archive.facts(Some((last_commit, sealed.lsn))).map_err(|e| Failure::platform(&e))?;
         let backups: Vec<_> = local.backups.iter().map(|(backup, _)| backup.clone()).collect();
         let plan = plan(&backups, &facts, &target).map_err(|refusal| refused(&refusal))?;
         let Some((_, path)) = local.backups.iter().find(|(backup, _)| backup.id == plan.backup.id).cloned() else {
             return Err(Failure::because(ReasonCode::NoBackup, format!("the backup {} is gone", plan.backup.id)));
         };
         let head = local.repository.head().map_err(|e| Failure::platform(&e))?;
-        let changes = gitops::tree::declare_recovery(&local.repository, &head, &cluster, Self::source_cluster(), &target, &plan.backup.id).map_err(|e| Failure::platform(&e))?;
+        let source = tree_file(&local.repository, &head, &gitops::tree::production_cluster())?;
+        let listing = tree_file(&local.repository, &head, &gitops::tree::production_kustomization())?;
+        let declaration = RecoveryDeclaration { name: &cluster, target: &target, backup: Some(&plan.backup.id) };
+        let changes = gitops::tree::declare_recovery(&declaration, &source, &listing).map_err(|e| Failure::platform(&e))?;
         let message = format!("Recover {} to {target}", Self::source_cluster());
         let declared = local.repository.commit(&changes, &message, clock::now()).map_err(|e| Failure::platform(&e))?;
         let mut parts = vec![("plan".to_owned(), ms(begun.elapsed()))];
         let archive = local.archive.clone();
         let socket_dir = local.primary.options().socket_dir.clone();
-        self.record.objectives.lost_commits = Some(lost.commits);
-        self.record.objectives.rpo_ms = Some(lost.last_commit.map_or(0, |(time, _)| u64::try_from((time - point.time).total(jiff::Unit::Millisecond).unwrap_or(0.0).max(0.0) as i64).unwrap_or(0)));
-        self.journal("restore-planned", json!({ "plan": plan, "commit": declared.to_string(), "lost_commits": lost.commits }));
+        if let Some(lost) = &lost {
+            self.record.objectives.lost_commits = Some(lost.commits);
+            self.record.objectives.rpo_ms = Some(lost.last_commit.map_or(0, |last| between(point.time, last)));
+        }
+        let lost_commits = lost.as_ref().map(|lost| lost.commits);
+        self.journal("restore-planned", json!({ "plan": plan, "commit": declared.to_string(), "lost_commits": lost_commits }));
         let text = serde_json::to_string_pretty(&plan).map_err(|e| Failure::platform(&e))?;
         self.package.add_file("restore/plan.json", text.as_bytes()).map_err(|e| Failure::platform(&e))?;
         let mut record = RestoreRecord {
@@ -79,23 +97,41 @@ impl Drill {
             parts: Vec::new(),
         };
 
-        let options = ServerOptions { socket_dir, port: 5433, settings: Vec::new() };
-        let paused = match restore::restore(&programs, &account, &plan, &path, &archive, &dir, options).await {
+        let options = ServerOptions { socket_dir, port: PORT, settings: Vec::new() };
+        let begun = Instant::now();
+        let verification = verify(&programs, &account, &path, super::known_good::VERIFY_LIMIT).await.map_err(|e| Failure::platform(&e))?;
+        parts.push(("verify".to_owned(), ms(begun.elapsed())));
+        let said = verification.damaged_file.as_ref().map_or_else(|| verification.output.clone(), |file| format!("{file}: {}", verification.output));
+        if let Err(failure) = self.require(Check::observed(CheckId::BackupIntact, verification.ok, "every file as its manifest says", said)) {
+            self.record.restores.push(record);
+            return Err(failure);
+        }
+        let request = RestoreRequest {
+            programs: &programs,
+            account: &account,
+            plan: &plan,
+            backup_dir: &path,
+            archive: &archive,
+            dir: &dir,
+            options,
+            archive_to: None,
+            limit: REPLAY_LIMIT,
+        };
+        let paused = match restore(request).await {
             Ok(paused) => paused,
             Err(error) => {
                 self.record.restores.push(record);
                 return Err(self.restore_failed(&error));
             }
         };
-        parts.push(("files".to_owned(), ms(paused.copied_in())));
-        parts.push(("replay".to_owned(), ms(paused.replayed_in())));
+        parts.push(("files".to_owned(), ms(paused.files)));
+        parts.push(("replay".to_owned(), ms(paused.replay)));
         let begun = Instant::now();
         let reached = paused.prove(point).await.map_err(|e| Failure::platform(&e))?;
         parts.push(("proof".to_owned(), ms(begun.elapsed())));
         record.reached = Some(reached.clone());
         self.journal("replay-paused", json!(reached));
         let proven = self.hold_proof(&reached, point, &target);
-        let begun = Instant::now();
         // A server at the wrong place is promoted all the same: what it holds is evidence of how wrong.
         let promoted = match paused.promote().await {
             Ok(promoted) => promoted,
@@ -104,7 +140,7 @@ impl Drill {
                 return Err(self.restore_failed(&error));
             }
         };
-        parts.push(("promotion".to_owned(), ms(begun.elapsed())));
+        parts.push(("promotion".to_owned(), ms(promoted.promotion)));
         record.timeline = Some(promoted.timeline);
         record.system_identifier = Some(promoted.system_identifier.clone());
         record.parts = parts.clone();
@@ -113,8 +149,7 @@ impl Drill {
         self.record.objectives.rto_parts.extend(parts);
         self.sum_rto();
         let local = self.local()?;
-        let restored = promoted.server.address(&local.database);
-        local.reconciler.register(&cluster, restored);
+        local.reconciler.register(&cluster, address(&promoted.server, &local.database).url());
         local.restored = Some(Restored {
             server: promoted.server,
             cluster,
@@ -126,11 +161,11 @@ impl Drill {
         self.check_identity(point);
         proven?;
         Ok(format!(
-            "backup “{}” + WAL to {target}\npaused at LSN {}, last commit {}; {} commits are lost",
+            "backup “{}” + WAL to {target}\npaused at LSN {}, last commit {}; {} commits after it are lost",
             plan.backup.id,
             reached.lsn,
             reached.last_commit.map_or_else(|| "none".to_owned(), pg_time),
-            lost.commits
+            lost_commits.map_or_else(|| "an unknown number of".to_owned(), |lost| lost.to_string())
         ))
     }
 
@@ -153,7 +188,7 @@ impl Drill {
     }
 
     fn restore_failed(&mut self, error: &RestoreError) -> Failure {
-        if let Some(log) = error.log() {
+        if let Some(log) = log_of(error) {
             // The log is kept as well when the drill ends; a failure to write it here must not hide the error itself.
             let _ = self.package.add_file("restore/recovery.log", log.as_bytes());
         }
@@ -163,8 +198,8 @@ impl Drill {
                 self.check(Check::observed(CheckId::BackupIntact, false, "every file as its manifest says", text.clone()));
                 Failure::because(ReasonCode::BackupDamaged, text)
             }
-            RestoreError::SegmentMissing { .. } => Failure::because(ReasonCode::WalMissing, text),
-            RestoreError::SegmentDamaged { .. } => {
+            RestoreError::Segment { fault: SegmentFault::Missing { .. }, .. } => Failure::because(ReasonCode::WalMissing, text),
+            RestoreError::Segment { .. } => {
                 self.check(Check::observed(CheckId::WalIntact, false, "every record passes its checksum", text.clone()));
                 Failure::because(ReasonCode::WalDamaged, text)
             }
@@ -209,8 +244,9 @@ impl Drill {
             return Err(Failure::order("nothing has been restored that the application could be pointed at"));
         };
         let head = local.repository.head().map_err(|e| Failure::platform(&e))?;
-        let changes = gitops::tree::set_database(&local.repository, &head, &cluster).map_err(|e| Failure::platform(&e))?;
-        let commit = local.repository.commit(&changes, &format!("Point orders at {cluster}"), clock::now()).map_err(|e| Failure::platform(&e))?;
+        let release = tree_file(&local.repository, &head, gitops::tree::RELEASE)?;
+        let change = gitops::tree::set_database(&release, &cluster).map_err(|e| Failure::platform(&e))?;
+        let commit = local.repository.commit(&[change], &format!("Point orders at {cluster}"), clock::now()).map_err(|e| Failure::platform(&e))?;
         let reconciled = self.reconcile(&commit).await?;
         if reconciled.revision != commit {
             return Err(Failure::because(ReasonCode::RevertNotApplied, format!("the reconciler stands at {} and has not applied {}", reconciled.revision.short(), commit.short())));
@@ -227,6 +263,18 @@ impl Drill {
         let objectives = &mut self.record.objectives;
         objectives.rto_ms = Some(objectives.rto_parts.iter().map(|(_, ms)| ms).sum());
     }
+}
+
+fn log_of(error: &RestoreError) -> Option<&str> {
+    match error {
+        RestoreError::TargetNotReached { log, .. } | RestoreError::Segment { log, .. } | RestoreError::SettingsBroken { log, .. } | RestoreError::Ended { log, .. } => Some(log),
+        _ => None,
+    }
+}
+
+/// Milliseconds from one moment to a later one; 0 where it is not later.
+fn between(from: jiff::Timestamp, to: jiff::Timestamp) -> u64 {
+    u64::try_from(to.as_millisecond() - from.as_millisecond()).unwrap_or(0)
 }
 
 fn refused(refusal: &Refusal) -> Failure {

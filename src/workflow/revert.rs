@@ -4,7 +4,7 @@ use super::drill::ms;
 use super::{Drill, Failure, Outcome};
 use crate::clock;
 use crate::gitops::CommitId;
-use crate::platform::local::TrafficReport;
+use crate::platform::local::application::TrafficSummary;
 use serde_json::json;
 use std::time::Instant;
 use turnback_core::drill::{Check, CheckId, Phase};
@@ -51,9 +51,11 @@ impl Drill {
         Ok(seen)
     }
 
-    fn note_traffic(&mut self, report: &TrafficReport) {
-        self.journal("traffic", json!({ "acknowledged": report.acknowledged, "failed": report.failed }));
-        self.record.objectives.lost_writes = Some(report.acknowledged);
+    fn note_traffic(&mut self, report: &TrafficSummary) {
+        self.journal("traffic", json!({ "acknowledged": report.acknowledged.len(), "failed": report.failed, "first_failure": report.first_failure }));
+        // Only what was accepted after the recovery point is lost by going back to it.
+        let lost = self.record.recovery_points.last().map_or(report.acknowledged.len(), |point| report.acknowledged_after(point.time));
+        self.record.objectives.lost_writes = Some(lost as u64);
     }
 
     /// Asserts that the reconciler stands at exactly the reverting commit.
