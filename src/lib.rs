@@ -2,4 +2,5 @@
 
 pub mod clock;
 pub mod gitops;
+pub mod platform;
 pub mod wait;

@@ -1,0 +1,3 @@
+//! Where a drill runs.
+
+pub mod local;
