@@ -239,7 +239,9 @@ impl Repository {
         }
         match repository.head() {
             Ok(head) => head.peel_to_commit().map_err(|e| self.failed("read the head", e)),
-            Err(e) if matches!(e.code(), git2::ErrorCode::UnbornBranch | git2::ErrorCode::NotFound) => Err(GitError::NoCommit(self.path.clone())),
+            Err(e) if matches!(e.code(), git2::ErrorCode::UnbornBranch | git2::ErrorCode::NotFound) => {
+                Err(GitError::NoCommit(self.path.clone()))
+            }
             Err(e) => Err(self.failed("read the head", e)),
         }
     }
@@ -334,7 +336,12 @@ impl Repository {
         })
     }
 
-    fn differences(&self, repository: &git2::Repository, before: Option<&Tree<'_>>, after: &Tree<'_>) -> Result<Vec<ChangedFile>, GitError> {
+    fn differences(
+        &self,
+        repository: &git2::Repository,
+        before: Option<&Tree<'_>>,
+        after: &Tree<'_>,
+    ) -> Result<Vec<ChangedFile>, GitError> {
         let difference = repository.diff_tree_to_tree(before, Some(after), None).map_err(|e| self.failed("compare revisions", e))?;
         let file = |delta: git2::DiffDelta<'_>| {
             let change = match delta.status() {

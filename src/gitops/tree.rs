@@ -166,7 +166,7 @@ pub fn add_migration(kustomization: &[u8], name: &str, sql: &str) -> Result<Adde
     let all: Vec<i64> = before.into_iter().chain([added.version]).collect();
     let changes = vec![
         FileChange::write(format!("{MIGRATIONS}/{path}"), sql),
-        FileChange::write(format!("{MIGRATIONS}/{}", job_file(&added)), job(&added, &all)?),
+        FileChange::write(job_path(&added), job(&added, &all)?),
         FileChange::write(file.clone(), yaml::write(&file, kustomization, &value)?),
     ];
     Ok(AddedMigration { migration: added, changes })
@@ -196,7 +196,11 @@ pub fn set_database(content: &[u8], cluster: &str) -> Result<FileChange, TreeErr
 /// When the file cannot be read, or the version is none.
 pub fn set_version(content: &[u8], version: &str) -> Result<FileChange, TreeError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if version.is_empty() || version.len() > 60 || !version.starts_with(|c: char| c.is_ascii_alphanumeric()) || !version.chars().all(allowed) {
+    if version.is_empty()
+        || version.len() > 60
+        || !version.starts_with(|c: char| c.is_ascii_alphanumeric())
+        || !version.chars().all(allowed)
+    {
         let rule = "it is also an image tag: letters, digits, `.`, `-` and `_`, beginning with a letter or digit";
         return Err(TreeError::Name { name: version.to_owned(), what: "a release", rule });
     }
@@ -256,6 +260,12 @@ fn number(file: &str) -> Result<i64, TreeError> {
         what: "a migration's file",
         rule: "name it <number>_<name>.sql, in the kustomization's own directory",
     })
+}
+
+/// The path of the Job that runs a migration.
+#[must_use]
+pub fn job_path(migration: &Migration) -> String {
+    format!("{MIGRATIONS}/{}", job_file(migration))
 }
 
 fn map_name(version: i64) -> String {

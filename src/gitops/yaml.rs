@@ -71,7 +71,12 @@ pub fn text<'a>(file: &str, content: &'a [u8]) -> Result<&'a str, YamlError> {
 
 /// Writes a value, below the comment lines that the former text began with.
 pub fn write(file: &str, former: &[u8], value: &serde_json::Value) -> Result<String, YamlError> {
-    let body = serde_yaml::to_string(value).map_err(|e| YamlError::Invalid { file: file.to_owned(), line: 0, column: 0, message: e.to_string() })?;
+    let body = serde_yaml::to_string(value).map_err(|e| YamlError::Invalid {
+        file: file.to_owned(),
+        line: 0,
+        column: 0,
+        message: e.to_string(),
+    })?;
     let comments = text(file, former).unwrap_or_default().lines().take_while(|line| line.starts_with('#'));
     let mut written: String = comments.flat_map(|line| [line.trim_end(), "\n"]).collect();
     written.push_str(&body);

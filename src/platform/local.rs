@@ -1,12 +1,16 @@
 //! The local platform: real PostgreSQL servers on this machine, thrown away after the drill.
 //!
-//! It starts PostgreSQL's own programs and touches nothing outside its work directory. It knows nothing about scenarios, Git or verdicts.
+//! It starts PostgreSQL's own programs and touches nothing outside its work directory. The reconciler reads a Git tree;
+//! the rest knows nothing about Git, and none of it about scenarios or verdicts.
 
 pub mod account;
+pub mod application;
 pub mod archive;
 pub mod backup;
 pub mod loss;
+pub mod preflight;
 pub mod programs;
+pub mod reconciler;
 pub mod restore;
 mod restore_error;
 pub mod server;

@@ -36,7 +36,8 @@ pub fn declare_recovery(declared: &RecoveryDeclaration<'_>, source: &[u8], kusto
         let rule = "a restore makes a new Cluster beside its source; choose another name";
         return Err(TreeError::Name { name: (*name).to_owned(), what: "a restored Cluster", rule });
     }
-    let plugin = manifest.pointer("/spec/plugins").and_then(Value::as_array).and_then(|all| all.iter().find(|p| p["name"] == PLUGIN)).cloned();
+    let plugin =
+        manifest.pointer("/spec/plugins").and_then(Value::as_array).and_then(|all| all.iter().find(|p| p["name"] == PLUGIN)).cloned();
     let Some(plugin) = plugin else {
         let problem = "names no barman-cloud plugin: the source has no archive to restore from";
         return Err(YamlError::Field { file, field: "spec.plugins".into(), problem }.into());
@@ -46,7 +47,8 @@ pub fn declare_recovery(declared: &RecoveryDeclaration<'_>, source: &[u8], kusto
 
     let mut recovery = Map::new();
     recovery.insert("source".into(), json!(from));
-    let bootstrap = manifest.pointer("/spec/bootstrap/initdb").or_else(|| manifest.pointer("/spec/bootstrap/recovery")).cloned().unwrap_or_default();
+    let bootstrap =
+        manifest.pointer("/spec/bootstrap/initdb").or_else(|| manifest.pointer("/spec/bootstrap/recovery")).cloned().unwrap_or_default();
     for field in ["database", "owner", "secret"] {
         if let Some(value) = bootstrap.get(field) {
             recovery.insert(field.into(), value.clone());
@@ -112,6 +114,10 @@ fn recovery_target(declared: &RecoveryDeclaration<'_>) -> Result<Value, TreeErro
 }
 
 fn text(file: &str, value: &Value, pointer: &str) -> Result<String, TreeError> {
-    let wrong = YamlError::Field { file: file.to_owned(), field: pointer.trim_start_matches('/').replace('/', "."), problem: "is missing or not text" };
+    let wrong = YamlError::Field {
+        file: file.to_owned(),
+        field: pointer.trim_start_matches('/').replace('/', "."),
+        problem: "is missing or not text",
+    };
     Ok(value.pointer(pointer).and_then(Value::as_str).ok_or(wrong)?.to_owned())
 }

@@ -2,7 +2,8 @@ use super::*;
 use crate::gitops::TREE;
 use turnback_core::recovery::{RecoveryTarget, Target};
 
-const EMPTY: &[u8] = b"# What changed the database, in order.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: orders\n";
+const EMPTY: &[u8] =
+    b"# What changed the database, in order.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: orders\n";
 
 fn shipped(path: &str) -> &'static [u8] {
     TREE.get_file(path).unwrap_or_else(|| panic!("{path} is not in flux/")).contents()
