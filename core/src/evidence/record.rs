@@ -1,7 +1,7 @@
 //! The run model: everything a drill did and saw, as plain data.
 
 use crate::comparison::Comparison;
-use crate::drill::{Check, Phase, Reason, Verdict};
+use crate::drill::{Check, Decision, Phase, Reason, ReasonCode, Verdict};
 use crate::recovery::{BaseBackup, Lsn, RecoveryPoint, RecoveryTarget};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,49 @@ pub struct DrillRecord {
     pub limits: Vec<String>,
     /// What was removed, and what was left.
     pub cleanup: Cleanup,
+    /// Secrets taken out of this package, counted when it is sealed.
+    #[serde(default)]
+    pub redactions: u64,
+}
+
+impl DrillRecord {
+    /// The verdict; a drill that ended before one was drawn is INCONCLUSIVE, whatever its checks say so far.
+    #[must_use]
+    pub fn decided(&self) -> Verdict {
+        self.verdict.clone().unwrap_or_else(|| {
+            let early = Reason::new(ReasonCode::Interrupted, "the drill ended before its verdict was drawn");
+            Verdict { decision: Decision::Inconclusive, reasons: self.incidents.iter().cloned().chain([early]).collect() }
+        })
+    }
+
+    /// What to do next, as the reasons say: each remedy once, with the codes that call for it.
+    #[must_use]
+    pub fn remediation(&self) -> Vec<Remediation> {
+        let mut notes: Vec<Remediation> = Vec::new();
+        for reason in self.decided().reasons {
+            match notes.iter_mut().find(|note| note.note == reason.remedy) {
+                Some(note) if note.codes.contains(&reason.code) => {}
+                Some(note) => note.codes.push(reason.code),
+                None => notes.push(Remediation { codes: vec![reason.code], note: reason.remedy }),
+            }
+        }
+        notes
+    }
+
+    /// The comparison that the verdict rests on.
+    #[must_use]
+    pub fn final_comparison(&self) -> Option<&ComparisonRecord> {
+        self.comparisons.last()
+    }
+}
+
+/// What to do next, and which reasons call for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remediation {
+    /// The reasons' codes.
+    pub codes: Vec<ReasonCode>,
+    /// What to do.
+    pub note: String,
 }
 
 /// Which drill, when, where, by what command.
