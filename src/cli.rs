@@ -1,16 +1,13 @@
 //! The command line: arguments in, text and exit codes out. It prints; nothing below it does.
 
 mod clean;
-mod compare;
 mod doctor;
 mod features;
 mod lint;
 mod plan;
-mod restore;
 mod run;
 mod runner;
 mod signals;
-mod snapshot;
 mod view;
 mod vocabulary;
 
@@ -50,12 +47,6 @@ enum Command {
     Run(run::Args),
     /// Print the rollback plan, touching nothing
     Plan(plan::Args),
-    /// Restore a base backup to a target on a scratch server, prove it, compare it, remove it
-    Restore(restore::Args),
-    /// Read a database's schema and data into a snapshot
-    Snapshot(snapshot::Args),
-    /// Compare two databases or snapshots: exit 0 equal, 1 different
-    Compare(compare::Args),
     /// Check feature files without running them
     Lint(lint_command::Args),
     /// Print every step that a scenario may use, with an example
@@ -120,13 +111,10 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => run::run(args).await,
             Command::Plan(args) => plan::run(&args),
-            Command::Restore(args) => restore::run(args).await,
-            Command::Snapshot(args) => snapshot::run(args).await,
-            Command::Compare(args) => compare::run(args).await,
             Command::Lint(args) => lint_command::run(&args),
             Command::Vocabulary(args) => vocabulary::run(&args),
             Command::Doctor(args) => doctor::run(&args).await,
-            Command::Clean(args) => clean::run(&args),
+            Command::Clean(args) => clean::run(&args).await,
             Command::Orders { .. } => exit::USAGE,
         }
     });

@@ -13,7 +13,6 @@ mod known_good;
 mod outcome;
 mod platform;
 mod restore;
-mod restore_drill;
 mod revert;
 mod verification;
 
@@ -23,6 +22,5 @@ pub use faults::{Harm, Misstep};
 pub use finish::Finished;
 pub use outcome::{Failure, Outcome, docstring};
 pub use platform::{DatabaseSource, shipped_migrations};
-pub use restore_drill::{RestoreDrill, RestoreDrillReport, restore_drill};
 
 pub use change::Migration;

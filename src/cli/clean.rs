@@ -16,16 +16,16 @@ pub struct Args {
 }
 
 /// Cleans and reports.
-pub fn run(args: &Args) -> u8 {
+pub async fn run(args: &Args) -> u8 {
     let root = args.work.clone().unwrap_or_else(workdir::default_root);
-    match workdir::clean(&root) {
+    match turnback::platform::local::clean(&root).await {
         Ok(report) if args.json => anstream::println!("{}", serde_json::json!(report)),
         Ok(report) => {
             for line in &report.removed {
                 anstream::println!("removed   {line}");
             }
             for line in &report.untouched {
-                anstream::println!("untouched {line}");
+                anstream::println!("untouched {}", line.display());
             }
             for line in &report.left {
                 anstream::println!("left      {line}");

@@ -107,6 +107,35 @@ pub fn production_kustomization() -> String {
     format!("{PRODUCTION}/kustomization.yaml")
 }
 
+/// The path of production's database Cluster.
+#[must_use]
+pub fn production_cluster() -> String {
+    format!("{PRODUCTION}/cluster.yaml")
+}
+
+/// Takes all migrations out of the tree, for a database of one's own: the listed SQL files and Jobs, and their entries.
+///
+/// # Errors
+/// When the file is not a kustomization.
+pub fn without_migrations(kustomization: &[u8]) -> Result<Vec<FileChange>, TreeError> {
+    let file = migrations_kustomization();
+    let read: MigrationsKustomization = yaml::read(&file, kustomization)?;
+    let jobs = read.resources.iter().filter(|resource| resource.ends_with(".job.yaml")).map(|resource| format!("{MIGRATIONS}/{resource}"));
+    let mut changes: Vec<_> =
+        listed_migrations(kustomization)?.into_iter().chain(jobs).map(|path| FileChange::Remove { path }).collect();
+    let mut value: Value = yaml::read(&file, kustomization)?;
+    for (field, ours) in [("resources", ".job.yaml"), ("configMapGenerator", "")] {
+        if let Some(list) = value.get_mut(field).and_then(Value::as_array_mut) {
+            list.retain(|item| match item {
+                Value::String(resource) => !resource.ends_with(ours),
+                generator => !generator["name"].as_str().is_some_and(|name| name.starts_with(MIGRATION_MAP)),
+            });
+        }
+    }
+    changes.push(FileChange::write(file.clone(), yaml::write(&file, kustomization, &value)?));
+    Ok(changes)
+}
+
 /// The SQL files that the migrations' kustomization lists, by their paths in the repository, in the order of their numbers.
 ///
 /// # Errors

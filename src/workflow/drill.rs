@@ -2,7 +2,7 @@
 
 use super::{Config, Failure, Outcome};
 use crate::clock;
-use crate::evidence::package::{EvidenceError, Package};
+use crate::evidence::{EvidenceError, Package};
 use crate::platform::local::{Account, Programs, WorkDir, WorkDirError};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -127,6 +127,7 @@ impl Drill {
             not_exercised: Vec::new(),
             limits,
             cleanup: Default::default(),
+            redactions: 0,
         };
         let mut drill = Self {
             settings,

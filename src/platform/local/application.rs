@@ -41,6 +41,8 @@ pub struct Settings {
     pub run_directory: PathBuf,
     /// A port of one's own choice; `None` takes any free one.
     pub port: Option<u16>,
+    /// Whether the application runs at all; a database of one's own has none.
+    pub serve: bool,
 }
 
 /// Why the application cannot be started, looked at or stopped.
@@ -115,6 +117,17 @@ pub struct Application {
     database: String,
     log: LogFile,
     client: reqwest::Client,
+    /// Whether the process may outlive this value.
+    detached: bool,
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        // Only an interrupted start or a broken drill gets here with the process still running.
+        if !self.detached && matches!(self.handle.try_wait(), Ok(None)) {
+            let _ = self.handle.kill();
+        }
+    }
 }
 
 impl Application {
@@ -153,7 +166,7 @@ impl Application {
             .map_err(ApplicationError::Client)?;
         let start_ticks = start_ticks(pid).unwrap_or(0);
         let (version, database) = (version.to_owned(), database.to_owned());
-        let mut this = Self { handle, pid, start_ticks, address: String::new(), version, database, log, client };
+        let mut this = Self { handle, pid, start_ticks, address: String::new(), version, database, log, client, detached: false };
         match this.answering().await {
             Ok(address) => this.address = address,
             Err(error) => {
@@ -180,6 +193,11 @@ impl Application {
             })
         };
         Wait::new("the application answers", STARTED).until(look).await.map_err(ended)
+    }
+
+    /// Lets the process outlive this value.
+    pub const fn detach(&mut self) {
+        self.detached = true;
     }
 
     /// Its process id, for the record that `turnback clean` reads.

@@ -157,7 +157,20 @@ impl Programs {
     /// Runs a program to its end and returns what it printed, whatever its exit status.
     pub(crate) async fn run(&self, account: &Account, program: &str, args: &[OsString], limit: Duration) -> Result<Ended, ProgramsError> {
         let name = program.to_owned();
-        let expression = self.command(account, program, args).stderr_to_stdout().stdout_capture().unchecked();
+        Self::ended(name, self.command(account, program, args).stderr_to_stdout().stdout_capture().unchecked(), limit).await
+    }
+
+    /// The same, with something to read on standard input.
+    ///
+    /// # Errors
+    /// [`ProgramsError`] where it cannot be started or does not end in time.
+    pub(crate) async fn run_with_input(&self, account: &Account, program: &str, args: &[OsString], input: Vec<u8>, limit: Duration) -> Result<Ended, ProgramsError> {
+        let expression = self.command(account, program, args).stdin_bytes(input).stderr_to_stdout().stdout_capture().unchecked();
+        Self::ended(program.to_owned(), expression, limit).await
+    }
+
+    async fn ended(program: String, expression: duct::Expression, limit: Duration) -> Result<Ended, ProgramsError> {
+        let name = program.clone();
         let work = move || {
             let failed = |source| ProgramsError::NotRun { program: name.clone(), source };
             let handle = expression.start().map_err(failed)?;
@@ -174,7 +187,7 @@ impl Programs {
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(ended) => ended,
-            Err(join) => Err(ProgramsError::NotRun { program: program.to_owned(), source: std::io::Error::other(join) }),
+            Err(join) => Err(ProgramsError::NotRun { program, source: std::io::Error::other(join) }),
         }
     }
 }

@@ -260,8 +260,27 @@ impl Reconciler {
         }
     }
 
+    /// Lets the application outlive the reconciler.
+    pub const fn detach(&mut self) {
+        if let Some(application) = &mut self.application {
+            application.detach();
+        }
+    }
+
+    /// The logs that the migrator and the application have written.
+    #[must_use]
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.settings.run_directory).into_iter().flatten().flatten();
+        let mut logs: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log" || e == "jsonl")).collect();
+        logs.sort();
+        logs
+    }
+
     /// Makes the application run what is desired; returns whether it had to be started.
     async fn release(&mut self, desired: &Desired, url: &str) -> Result<bool, ReconcileError> {
+        if !self.settings.serve {
+            return Ok(false);
+        }
         if self.application.as_ref().is_some_and(|a| a.version() == desired.version && a.database() == desired.database) {
             return Ok(false);
         }

@@ -53,6 +53,20 @@ pub struct Server {
     log_start: u64,
     options: ServerOptions,
     running: Option<duct::Handle>,
+    /// Whether the process may outlive this value.
+    detached: bool,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Only an interrupted start or a broken drill gets here with the server still running; it is thrown away, so it ends as in a crash.
+        if self.detached {
+            return;
+        }
+        if let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            let _ = kill_process(pid, Signal::QUIT);
+        }
+    }
 }
 
 /// What can go wrong with a server.
@@ -176,6 +190,7 @@ impl Server {
             log_start: 0,
             options,
             running: None,
+            detached: false,
         })
     }
 
@@ -303,6 +318,11 @@ impl Server {
     pub fn url(&self, database: &str) -> String {
         let dir = percent_encode(&self.options.socket_dir.display().to_string());
         format!("postgresql://{SUPERUSER}@localhost:{}/{}?host={dir}", self.options.port, percent_encode(database))
+    }
+
+    /// Lets the server outlive this value.
+    pub const fn detach(&mut self) {
+        self.detached = true;
     }
 
     /// Its process id, while it runs.
