@@ -101,9 +101,10 @@ fn axis(record: &DrillRecord) -> Vec<Value> {
         marks.push((point.sentinel.lsn, "first unwanted transaction", "bad"));
     }
     for restore in &record.restores {
-        if let Target::Lsn(lsn) = restore.target.target {
-            marks.push((lsn, "target", "point"));
-        }
+        // A time, a transaction or a name stands for the recovery point's own place.
+        let point = record.recovery_points.iter().find(|point| point.name == restore.recovery_point).map(|point| point.lsn);
+        let target = if let Target::Lsn(lsn) = restore.target.target { Some(lsn) } else { point };
+        marks.extend(target.map(|lsn| (lsn, "target", "point")));
         if let Some(reached) = &restore.reached {
             marks.push((reached.lsn, "replay stopped here", "reached"));
         }
@@ -125,7 +126,16 @@ fn axis(record: &DrillRecord) -> Vec<Value> {
             _ => spots.push((lsn, vec![label], kind)),
         }
     }
-    spots.into_iter().map(|(lsn, labels, kind)| context! { lsn => lsn.to_string(), labels, kind }).collect()
+    let mut axis: Vec<Value> = spots.into_iter().map(|(lsn, labels, kind)| context! { lsn => lsn.to_string(), labels, kind }).collect();
+    if !axis.is_empty() {
+        axis.extend(
+            record
+                .changes
+                .iter()
+                .map(|made| context! { lsn => "later", labels => [format!("the change {}", clean(&made.migration))], kind => "bad" }),
+        );
+    }
+    axis
 }
 
 fn restores(record: &DrillRecord) -> Vec<Value> {
@@ -252,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_verdict_comes_first_and_everything_is_there() {
-        let page = html(&samples::no_go());
+        let page = html(&samples::no_go()).replace("&#x2f;", "/");
         let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text} is missing"));
         assert!(at("NO-GO") < at("schema-differs") && at("schema-differs") < at("Where replay stopped"));
         for text in [
