@@ -22,7 +22,7 @@ impl DrillWorld {
         Self { drill, base, outcome: None }
     }
 
-    fn unattached() -> Result<Self, String> {
-        Err("a world is made by the runner, around a drill".into())
+    fn unattached() -> Result<Self, std::io::Error> {
+        Err(std::io::Error::other("a world is made by the runner, around a drill"))
     }
 }

@@ -14,7 +14,7 @@ const END_LIMIT: Duration = Duration::from_secs(15);
 const DEPTH: usize = 4;
 
 /// What cleaning did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(serde::Serialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct CleanReport {
     /// What was ended or removed.
     pub removed: Vec<String>,
