@@ -43,7 +43,8 @@ CONF
     fail 1 "turnback snapshot failed" "$(tail -n 5 "$bench_log")"
   target=$(bench_sql -c "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'")
   bench_sql -f "$work/0002_amounts.sql"
-  segment=$(bench_sql -c "select pg_logical_emit_message(true, 'bench', 'sentinel')" -c "select pg_walfile_name(pg_switch_wal())" | tail -n 1)
+  segment=$(bench_sql -c "select pg_logical_emit_message(true, 'bench', 'sentinel')" \
+    -c "select pg_walfile_name(pg_switch_wal())" | tail -n 1)
   for ((i = 0; i < 1000; i++)); do
     [[ ! -e $data/archive/$segment ]] || break
     read -r -t 0.01 <> <(:) || true
