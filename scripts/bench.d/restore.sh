@@ -32,7 +32,7 @@ archive_command = 'test ! -f $data/archive/%f && cp %p $data/archive/.%f && mv $
 CONF
   as_server "$bin/pg_ctl" start --wait --silent -D "$data/primary" -l "$data/primary.log"
   # shellcheck disable=SC2064 # both are known now
-  trap "as_server '$bin/pg_ctl' stop --silent -m immediate -D '$data/primary' 2>/dev/null; rm -rf '$work'" EXIT
+  trap "as_server '$bin/pg_ctl' stop --silent -m immediate -D '$data/primary' 2>/dev/null || true; rm -rf '$work'" EXIT
   bench_sql() { "$bin/psql" -X -q -A -t -v ON_ERROR_STOP=1 "${server[@]}" -d postgres "$@"; }
   # 330,000 rows of the large table make 32 MB, which with the catalogs is a database of 40 MB.
   write_rows "$work" 330000
@@ -43,7 +43,8 @@ CONF
     fail 1 "turnback snapshot failed" "$(tail -n 5 "$bench_log")"
   target=$(bench_sql -c "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'")
   bench_sql -f "$work/0002_amounts.sql"
-  segment=$(bench_sql -c "select pg_logical_emit_message(true, 'bench', 'sentinel')" -c "select pg_walfile_name(pg_switch_wal())" | tail -n 1)
+  segment=$(bench_sql -c "select pg_logical_emit_message(true, 'bench', 'sentinel')" \
+    -c "select pg_walfile_name(pg_switch_wal())" | tail -n 1)
   for ((i = 0; i < 1000; i++)); do
     [[ ! -e $data/archive/$segment ]] || break
     read -r -t 0.01 <> <(:) || true

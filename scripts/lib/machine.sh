@@ -25,7 +25,7 @@ rust_is_enough() {
 # compiles_c: whether there is a C compiler that also links, which takes the C library's headers and start files.
 compiles_c() {
   command -v cc >/dev/null || return 1
-  echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null
+  cc -x c -o /dev/null - 2>/dev/null <<<'int main(void) { return 0; }'
 }
 
 # in_distribution PACKAGE: whether apt would install it.
@@ -85,7 +85,7 @@ prepare_machine() {
   fi
 
   if ! postgres_bindir >/dev/null; then
-    say "missing: PostgreSQL 14 to 18 server programs (package postgresql): drills run real servers of their own, as an unprivileged account"
+    say "missing: PostgreSQL 14 to 18 server programs (package postgresql): drills run real servers of their own, never as root"
     packages+=(postgresql)
   fi
   if ! compiles_c; then
@@ -112,12 +112,16 @@ prepare_machine() {
   fi
   if [[ -n ${TURNBACK_DRY_RUN:-} ]]; then
     say "would install: ${packages[*]:-a Rust toolchain with rustup}"
+    if [[ " ${packages[*]} " == *" rustup "* ]] && ! in_distribution rustup; then
+      say "but apt knows no package rustup so far: if apt-get update does not find it, install Rust first, as its site says"
+    fi
     say "stopping before anything is changed, because TURNBACK_DRY_RUN is set"
     exit 0
   fi
   if ((${#packages[@]} > 0)); then
     command -v apt-get >/dev/null ||
-      fail 2 "this machine has no apt-get, and something is missing" "install what is named above with its own package manager, then run this again"
+      fail 2 "this machine has no apt-get, and something is missing" \
+        "install what is named above with its own package manager, then run this again"
     if ((EUID != 0)); then
       command -v sudo >/dev/null ||
         fail 2 "installing takes root, and there is no sudo" "ask an administrator for: apt-get install ${packages[*]}"
