@@ -328,12 +328,12 @@ fn job(migration: &Migration, versions: &[i64]) -> Result<String, TreeError> {
                         "image": MIGRATOR_IMAGE,
                         "args": ["migrate", "--dir", "/migrations"],
                         "env": [
-                            { "name": "DATABASE", "valueFrom": { "configMapKeyRef": { "name": "orders-release", "key": "database" } } },
+                            { "name": "CLUSTER", "valueFrom": { "configMapKeyRef": { "name": "orders-release", "key": "database" } } },
                             { "name": "DATABASE_USER", "valueFrom": secret("username") },
                             { "name": "DATABASE_PASSWORD", "valueFrom": secret("password") },
                             {
                                 "name": "DATABASE_URL",
-                                "value": "postgres://$(DATABASE_USER):$(DATABASE_PASSWORD)@$(DATABASE)-rw:5432/orders",
+                                "value": "postgres://$(DATABASE_USER):$(DATABASE_PASSWORD)@$(CLUSTER)-rw:5432/orders",
                             },
                         ],
                         "securityContext": {
