@@ -120,10 +120,22 @@ pub(super) fn ending(log: &str) -> Ending {
     if log.contains("No space left on device") {
         return Ending::DiskFull(log.lines().find(|line| line.contains("No space left on device")).unwrap_or(&line).to_owned());
     }
-    if says(&["recovery ended before configured recovery target", "WAL ends before", "could not locate required checkpoint", "valid checkpoint record"]) {
+    if says(&[
+        "recovery ended before configured recovery target",
+        "WAL ends before",
+        "could not locate required checkpoint",
+        "valid checkpoint record",
+    ]) {
         return Ending::WalRanOut;
     }
-    if says(&["invalid page", "references to invalid pages", "checksum in control file", "pg_filenode.map", "is not a valid data directory", "pg_control"]) {
+    if says(&[
+        "invalid page",
+        "references to invalid pages",
+        "checksum in control file",
+        "pg_filenode.map",
+        "is not a valid data directory",
+        "pg_control",
+    ]) {
         return Ending::Backup(line);
     }
     if says(&["insufficient parameter settings"]) || !log.contains("archive recovery") && !log.contains("point-in-time recovery") {
