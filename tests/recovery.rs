@@ -185,10 +185,7 @@ impl History {
     /// A copy of the archive, to be damaged.
     fn archive_copy(&self, dir: &Path) -> Archive {
         let copy = dir.join("wal");
-        std::fs::create_dir(&copy).unwrap();
-        for name in self.archive.segments().unwrap() {
-            std::fs::copy(self.archive.dir().join(&name), copy.join(&name)).unwrap();
-        }
+        duct::cmd!("cp", "-a", self.archive.dir(), &copy).run().unwrap();
         Archive::open(&copy)
     }
 }
@@ -389,7 +386,8 @@ async fn the_snapshot_and_the_restored_state_agree_while_others_write() {
     let record = async {
         let mut points = Vec::new();
         for turn in 0..3 {
-            let recorded = record_point(&options_of, &PointRequest::new(format!("turn {turn}"), "run"), async |snapshot: String| {
+            let request = PointRequest::new(format!("turn {turn}"), "run");
+            let recorded = record_point(&options_of, &request, async |snapshot: String| {
                 let mut connection = options_of.connect().await?;
                 connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
                 connection.execute(sqlx::AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{snapshot}'"))).await?;

@@ -67,6 +67,16 @@ pub enum ArchiveError {
         /// Why.
         source: std::io::Error,
     },
+    /// The account may not read what lies in it.
+    #[error("the WAL archive {dir} cannot be read by the account {account}: {output}; give it read access")]
+    Unreadable {
+        /// Where it is.
+        dir: PathBuf,
+        /// The account that the servers run as.
+        account: String,
+        /// What `pg_waldump` said.
+        output: String,
+    },
     /// A restored server may not archive into what another server has filled.
     #[error(
         "the WAL archive {dir} is not empty ({first} is there): a restored server needs an archive of its own; name an empty directory"
@@ -237,6 +247,10 @@ impl Archive {
             return Ok(None);
         }
         let newest = self.segments()?.into_iter().rfind(|name| name.starts_with(&format!("{timeline:08X}")));
+        // Neither a gap nor a damaged record: the file is there, and we may not read it.
+        if ended.output.contains("could not open") && !ended.output.contains("No such file") {
+            return Err(ArchiveError::Unreadable { dir: self.dir.clone(), account: account.name.clone(), output: ended.output });
+        }
         Ok(damage(&ended.output, timeline, self.segment_bytes, newest.as_deref(), last.is_none()))
     }
 }
