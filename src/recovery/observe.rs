@@ -130,7 +130,10 @@ pub async fn seal(options: &PgConnectOptions, limit: Duration) -> Result<Sealed,
 pub(super) async fn seal_on(connection: &mut PgConnection, limit: Duration) -> Result<Sealed, ObserveError> {
     const PURPOSE: &str = "archive its WAL";
     let query = |source| ObserveError::Query { purpose: PURPOSE, source };
-    let row = sqlx::query("SELECT lsn::text, pg_walfile_name(lsn) FROM pg_switch_wal() AS lsn").fetch_one(&mut *connection).await.map_err(query)?;
+    let row = sqlx::query("SELECT lsn::text, pg_walfile_name(lsn) FROM pg_switch_wal() AS lsn")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(query)?;
     let lsn: String = row.try_get(0).map_err(query)?;
     let sealed = Sealed { lsn: read_lsn(&lsn, PURPOSE)?, segment: row.try_get(1).map_err(query)? };
     let wait = Wait::new(format!("WAL segment {} is archived", sealed.segment), limit).every(Duration::from_millis(20));

@@ -108,7 +108,9 @@ pub enum PointError {
         each: Duration,
     },
     /// The clock of the primary does not advance.
-    #[error("recovery point {name}: the primary's clock went back between the point ({point}) and the sentinel ({sentinel}); repair its time service")]
+    #[error(
+        "recovery point {name}: the primary's clock went back between the point ({point}) and the sentinel ({sentinel}); repair its time service"
+    )]
     ClockWentBack {
         /// The point.
         name: String,
@@ -156,7 +158,8 @@ where
         sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut b).await.map_err(failed("exporting the snapshot"))?;
     let restore_point = request.restore_point();
     let sql = format!("SELECT pg_create_restore_point($1)::text, {CLOCK}");
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&restore_point).fetch_one(&mut a).await.map_err(failed("writing the restore point"))?;
+    let row =
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&restore_point).fetch_one(&mut a).await.map_err(failed("writing the restore point"))?;
     sqlx::raw_sql("COMMIT").execute(&mut a).await.map_err(failed("releasing the tables"))?;
     let cut = Cut { tables, attempts, waited: locked - asked, held: locked.elapsed() };
 

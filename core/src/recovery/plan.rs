@@ -35,7 +35,9 @@ pub enum Refusal {
     #[error("there is no base backup to restore from: take one with pg_basebackup while WAL is archived")]
     NoBackup,
     /// The target lies before the end of every backup.
-    #[error("the target ({target}) lies before the end of the first base backup ({end_time}, LSN {end_lsn}): no backup reaches it; choose a later target or an older backup")]
+    #[error(
+        "the target ({target}) lies before the end of the first base backup ({end_time}, LSN {end_lsn}): no backup reaches it; choose a later target or an older backup"
+    )]
     BeforeBackup {
         /// The target as asked for.
         target: String,
@@ -45,7 +47,9 @@ pub enum Refusal {
         end_lsn: Lsn,
     },
     /// The target lies after the last archived commit, so that PostgreSQL would never see that it reached it.
-    #[error("the target ({target}) lies after the last archived commit ({last_time}, LSN {last_lsn}): PostgreSQL would end with “recovery ended before configured recovery target was reached”; commit a sentinel, run pg_switch_wal() and wait until its segment is archived, or choose an earlier target")]
+    #[error(
+        "the target ({target}) lies after the last archived commit ({last_time}, LSN {last_lsn}): PostgreSQL would end with “recovery ended before configured recovery target was reached”; commit a sentinel, run pg_switch_wal() and wait until its segment is archived, or choose an earlier target"
+    )]
     AfterLastCommit {
         /// The target as asked for.
         target: String,
@@ -55,7 +59,9 @@ pub enum Refusal {
         last_lsn: Lsn,
     },
     /// A segment that replay needs is not in the archive.
-    #[error("WAL segment {segment} is needed to reach the target ({target}) and is not in the archive: bring it back from a copy, or choose a target before it")]
+    #[error(
+        "WAL segment {segment} is needed to reach the target ({target}) and is not in the archive: bring it back from a copy, or choose a target before it"
+    )]
     SegmentMissing {
         /// The target as asked for.
         target: String,
@@ -112,7 +118,9 @@ pub fn plan(backups: &[BaseBackup], archive: &ArchiveFacts, target: &RecoveryTar
     let needed_until = match &target.target {
         Target::Lsn(lsn) => *lsn,
         Target::Immediate => backup.end_lsn,
-        Target::Time(_) | Target::Xid(_) | Target::Name(_) => archive.last_commit.map_or(backup.end_lsn, |(_, lsn)| lsn.max(backup.end_lsn)),
+        Target::Time(_) | Target::Xid(_) | Target::Name(_) => {
+            archive.last_commit.map_or(backup.end_lsn, |(_, lsn)| lsn.max(backup.end_lsn))
+        }
     };
     let name = |lsn: Lsn| segment_name(backup.timeline, lsn, archive.segment_bytes);
     // The segment that ends exactly at the position is the last one needed: the next may not exist yet.
@@ -125,5 +133,109 @@ pub fn plan(backups: &[BaseBackup], archive: &ArchiveFacts, target: &RecoveryTar
         }
         at += 1;
     }
-    Ok(RestorePlan { first_segment: name(backup.begin_lsn), last_segment: Some(name(last)), backup: backup.clone(), target: target.clone() })
+    Ok(RestorePlan {
+        first_segment: name(backup.begin_lsn),
+        last_segment: Some(name(last)),
+        backup: backup.clone(),
+        target: target.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{SEGMENT_BYTES_DEFAULT, parse_time};
+    use super::*;
+
+    const SEGMENT: u64 = SEGMENT_BYTES_DEFAULT;
+
+    fn time(second: u8) -> Timestamp {
+        parse_time(&format!("2026-11-20 21:00:{second:02}+00")).unwrap()
+    }
+
+    /// A backup that ended at this second, in the segment of this number.
+    fn backup(id: &str, second: u8, segment: u64) -> BaseBackup {
+        BaseBackup {
+            id: id.to_owned(),
+            begin_lsn: Lsn(segment * SEGMENT + 0x28),
+            end_lsn: Lsn(segment * SEGMENT + 0x100),
+            begin_time: time(second - 1),
+            end_time: time(second),
+            timeline: 1,
+            system_identifier: "7".to_owned(),
+            bytes: 1,
+        }
+    }
+
+    /// Segments 2 to 6; the last commit at second 50, in segment 6.
+    fn archive() -> ArchiveFacts {
+        let segments = (2..=6).map(|segment| segment_name(1, Lsn(segment * SEGMENT), SEGMENT)).collect();
+        ArchiveFacts { segments, segment_bytes: SEGMENT, last_commit: Some((time(50), Lsn(6 * SEGMENT + 0x500))) }
+    }
+
+    fn target(target: Target) -> RecoveryTarget {
+        RecoveryTarget { target, inclusive: true }
+    }
+
+    fn refused(result: Result<RestorePlan, Refusal>) -> &'static str {
+        result.unwrap_err().code()
+    }
+
+    #[test]
+    fn the_latest_backup_that_ended_before_the_target_is_taken() {
+        let backups = [backup("late", 30, 4), backup("early", 10, 2)];
+        let chosen = |at: Target| plan(&backups, &archive(), &target(at)).unwrap().backup.id;
+        assert_eq!(chosen(Target::Time(time(29))), "early");
+        assert_eq!(chosen(Target::Time(time(30))), "late");
+        assert_eq!(chosen(Target::Lsn(Lsn(4 * SEGMENT + 0xFF))), "early");
+        assert_eq!(chosen(Target::Lsn(Lsn(4 * SEGMENT + 0x100))), "late");
+    }
+
+    #[test]
+    fn a_target_inside_or_before_the_first_backup_is_refused() {
+        let backups = [backup("only", 10, 2)];
+        for at in [Target::Time(time(9)), Target::Time(time(1)), Target::Lsn(Lsn(2 * SEGMENT + 0x80))] {
+            assert_eq!(refused(plan(&backups, &archive(), &target(at))), "target-before-backup");
+        }
+        assert_eq!(refused(plan(&[], &archive(), &target(Target::Immediate))), "no-backup");
+    }
+
+    #[test]
+    fn a_target_after_the_last_commit_is_refused_with_the_remedy() {
+        let backups = [backup("only", 10, 2)];
+        for at in [Target::Time(time(51)), Target::Time(time(50)), Target::Lsn(Lsn(6 * SEGMENT + 0x501))] {
+            let refusal = plan(&backups, &archive(), &target(at)).unwrap_err();
+            assert_eq!(refusal.code(), "target-after-last-commit");
+            assert!(refusal.to_string().contains("sentinel") && refusal.to_string().contains("pg_switch_wal()"));
+        }
+        let exclusive = RecoveryTarget { target: Target::Time(time(50)), inclusive: false };
+        assert!(plan(&backups, &archive(), &exclusive).is_ok(), "the commit at exactly that time ends an exclusive target");
+    }
+
+    #[test]
+    fn a_gap_between_backup_and_target_is_named() {
+        let backups = [backup("only", 10, 2)];
+        let mut gap = archive();
+        gap.segments.retain(|name| !name.ends_with("04"));
+        let refusal = plan(&backups, &gap, &target(Target::Time(time(40)))).unwrap_err();
+        assert!(refusal.code() == "wal-segment-missing" && refusal.to_string().contains("000000010000000000000004"), "{refusal}");
+        let before = plan(&backups, &gap, &target(Target::Lsn(Lsn(3 * SEGMENT + 0x10)))).unwrap();
+        assert_eq!(
+            (before.first_segment.as_str(), before.last_segment.as_deref()),
+            ("000000010000000000000002", Some("000000010000000000000003"))
+        );
+    }
+
+    #[test]
+    fn a_backup_of_a_later_segment_does_not_need_the_earlier_ones() {
+        let mut late = archive();
+        late.segments.retain(|name| !name.ends_with("02") && !name.ends_with("03"));
+        assert!(plan(&[backup("early", 10, 2), backup("late", 30, 4)], &late, &target(Target::Time(time(40)))).is_ok());
+    }
+
+    #[test]
+    fn a_segment_that_ends_at_the_target_is_the_last_one_needed() {
+        let backups = [backup("only", 10, 2)];
+        let planned = plan(&backups, &archive(), &target(Target::Lsn(Lsn(4 * SEGMENT)))).unwrap();
+        assert_eq!(planned.last_segment.as_deref(), Some("000000010000000000000003"));
+    }
 }

@@ -39,7 +39,9 @@ pub enum AccountError {
         source: std::io::Error,
     },
     /// The account cannot get to a directory.
-    #[error("the account {account}, which PostgreSQL runs as, cannot enter {blocked}: choose a --work directory that it can reach, for example under /var/tmp")]
+    #[error(
+        "the account {account}, which PostgreSQL runs as, cannot enter {blocked}: choose a --work directory that it can reach, for example under /var/tmp"
+    )]
     Unreachable {
         /// The directory that it cannot pass.
         blocked: PathBuf,

@@ -67,8 +67,20 @@ pub enum ArchiveError {
         /// Why.
         source: std::io::Error,
     },
+    /// The account may not read what lies in it.
+    #[error("the WAL archive {dir} cannot be read by the account {account}: {output}; give it read access")]
+    Unreadable {
+        /// Where it is.
+        dir: PathBuf,
+        /// The account that the servers run as.
+        account: String,
+        /// What `pg_waldump` said.
+        output: String,
+    },
     /// A restored server may not archive into what another server has filled.
-    #[error("the WAL archive {dir} is not empty ({first} is there): a restored server needs an archive of its own; name an empty directory")]
+    #[error(
+        "the WAL archive {dir} is not empty ({first} is there): a restored server needs an archive of its own; name an empty directory"
+    )]
     NotEmpty {
         /// Where it is.
         dir: PathBuf,
@@ -93,11 +105,17 @@ impl Archive {
     /// [`ArchiveError::NotEmpty`] where another server's WAL lies there.
     pub fn create(dir: &Path, account: &Account) -> Result<Self, ArchiveError> {
         account.make_dir(dir, 0o755)?;
-        let archive = Self { dir: dir.to_owned(), segment_bytes: turnback_core::recovery::SEGMENT_BYTES_DEFAULT };
+        let archive = Self::open(dir);
         match archive.entries()?.into_iter().next() {
             Some((first, _)) => Err(ArchiveError::NotEmpty { dir: dir.to_owned(), first }),
             None => Ok(archive),
         }
+    }
+
+    /// An archive that exists, to restore from.
+    #[must_use]
+    pub fn open(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), segment_bytes: turnback_core::recovery::SEGMENT_BYTES_DEFAULT }
     }
 
     /// Where it is.
@@ -229,6 +247,10 @@ impl Archive {
             return Ok(None);
         }
         let newest = self.segments()?.into_iter().rfind(|name| name.starts_with(&format!("{timeline:08X}")));
+        // Neither a gap nor a damaged record: the file is there, and we may not read it.
+        if ended.output.contains("could not open") && !ended.output.contains("No such file") {
+            return Err(ArchiveError::Unreadable { dir: self.dir.clone(), account: account.name.clone(), output: ended.output });
+        }
         Ok(damage(&ended.output, timeline, self.segment_bytes, newest.as_deref(), last.is_none()))
     }
 }
@@ -244,7 +266,8 @@ fn damage(output: &str, timeline: u32, segment_bytes: u64, newest: Option<&str>,
         .collect();
     // "error in WAL record at 0/30001C8: incorrect resource manager data checksum in record at 0/3000200": the last one is the bad one.
     let at = positions.last().map(|lsn| segment_name(timeline, *lsn, segment_bytes));
-    let ran_out = ["could not find file", "could not find a valid record", "invalid record length", "invalid magic number 0000", "out of order"];
+    let ran_out =
+        ["could not find file", "could not find a valid record", "invalid record length", "invalid magic number 0000", "out of order"];
     let is_end = open_end && at.as_deref().is_none_or(|segment| newest.is_some_and(|newest| segment >= newest));
     if is_end && ran_out.iter().any(|end| line.contains(end)) {
         return None;
@@ -289,7 +312,8 @@ mod tests {
 
     #[test]
     fn a_gap_and_a_short_segment_are_named() {
-        let (_dir, archive) = archive(&[("000000010000000000000002", MIB), ("000000010000000000000003", MIB - 1), ("000000010000000000000005", MIB)]);
+        let (_dir, archive) =
+            archive(&[("000000010000000000000002", MIB), ("000000010000000000000003", MIB - 1), ("000000010000000000000005", MIB)]);
         let fault = |first: u64, last| archive.gap(1, Lsn(first * MIB), last).unwrap();
         assert_eq!(fault(2, Some(Lsn(2 * MIB + 9))), None);
         assert!(matches!(fault(2, None), Some(SegmentFault::Truncated { segment, .. }) if segment == "000000010000000000000003"));

@@ -99,7 +99,14 @@ struct WalRange {
 ///
 /// # Errors
 /// [`BackupError`]; its [`timed_out`](BackupError::timed_out) says that the backup never completed.
-pub async fn base_backup(server: &Server, account: &Account, programs: &Programs, dir: &Path, label: &str, limit: Duration) -> Result<BaseBackup, BackupError> {
+pub async fn base_backup(
+    server: &Server,
+    account: &Account,
+    programs: &Programs,
+    dir: &Path,
+    label: &str,
+    limit: Duration,
+) -> Result<BaseBackup, BackupError> {
     if let Some(parent) = dir.parent() {
         account.make_dir(parent, 0o755)?;
     }

@@ -41,7 +41,9 @@ pub enum ProgramsError {
         looked: String,
     },
     /// A version that is too old or unknown.
-    #[error("PostgreSQL {version} in {bin} is not supported: versions {OLDEST} to {NEWEST} are; install one with `apt-get install postgresql`")]
+    #[error(
+        "PostgreSQL {version} in {bin} is not supported: versions {OLDEST} to {NEWEST} are; install one with `apt-get install postgresql`"
+    )]
     Unsupported {
         /// The version found.
         version: String,
@@ -90,7 +92,8 @@ impl Programs {
     /// # Errors
     /// [`ProgramsError`] naming what is missing or which version was found.
     pub fn find(explicit: Option<&Path>) -> Result<Self, ProgramsError> {
-        let named = explicit.map(Path::to_owned).or_else(|| std::env::var_os(BIN_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from));
+        let named =
+            explicit.map(Path::to_owned).or_else(|| std::env::var_os(BIN_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from));
         if let Some(bin) = named {
             return Self::at(&bin);
         }
@@ -108,7 +111,9 @@ impl Programs {
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
-        Err(first_error.unwrap_or_else(|| ProgramsError::NotFound { looked: "looked in /usr/lib/postgresql/*/bin, /usr/pgsql-*/bin and PATH".to_owned() }))
+        Err(first_error.unwrap_or_else(|| ProgramsError::NotFound {
+            looked: "looked in /usr/lib/postgresql/*/bin, /usr/pgsql-*/bin and PATH".to_owned(),
+        }))
     }
 
     fn at(bin: &Path) -> Result<Self, ProgramsError> {
@@ -249,13 +254,18 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let dir = fake("17.2", &["postgres", "initdb", "pg_basebackup", "pg_waldump", "pg_controldata"]);
-        assert!(matches!(Programs::find(Some(dir.path())).unwrap_err(), ProgramsError::Missing { program, .. } if program == "pg_verifybackup"));
+        assert!(
+            matches!(Programs::find(Some(dir.path())).unwrap_err(), ProgramsError::Missing { program, .. } if program == "pg_verifybackup")
+        );
     }
 
     #[test]
     fn beta_and_distribution_versions_are_read() {
         assert_eq!(parse_version("postgres (PostgreSQL) 18beta1\n").unwrap().0, 18);
-        assert_eq!(parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)").unwrap(), (15, "15.18 (Debian 15.18-0+deb12u1)".to_owned()));
+        assert_eq!(
+            parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)").unwrap(),
+            (15, "15.18 (Debian 15.18-0+deb12u1)".to_owned())
+        );
         assert!(parse_version("EDB Postgres 15").is_none());
     }
 }

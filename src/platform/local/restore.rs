@@ -100,7 +100,9 @@ pub async fn restore(request: RestoreRequest<'_>) -> Result<Paused, RestoreError
             }
             Ok(match replay_status(&options).await {
                 Ok(replay) if replay.pause_state.as_deref() == Some("paused") => Poll::Ready(()),
-                Ok(replay) => Poll::NotYet(format!("replay at {}", replay.lsn.map_or_else(|| "the start".to_owned(), |lsn| lsn.to_string()))),
+                Ok(replay) => {
+                    Poll::NotYet(format!("replay at {}", replay.lsn.map_or_else(|| "the start".to_owned(), |lsn| lsn.to_string())))
+                }
                 // The server may end between the look at its process and the question; the next look sees that.
                 Err(error) => Poll::NotYet(error.to_string()),
             })
@@ -219,7 +221,9 @@ fn copy_tree(from: &Path, to: &Path, account: &Account) -> Result<(), RestoreErr
     std::thread::scope(|scope| {
         let copiers: Vec<_> = (0..COPIERS).map(|_| scope.spawn(copy)).collect();
         copiers.into_iter().try_for_each(|copier| {
-            copier.join().unwrap_or_else(|_| Err(RestoreError::io("copy", from.to_owned(), std::io::Error::other("the copying thread panicked"))))
+            copier
+                .join()
+                .unwrap_or_else(|_| Err(RestoreError::io("copy", from.to_owned(), std::io::Error::other("the copying thread panicked"))))
         })
     })
 }
@@ -249,7 +253,8 @@ impl Paused {
         let server = self.server;
         let options = server.connect_options("postgres");
         crate::recovery::end_recovery(&options).await?;
-        let wait = Wait::new(format!("the server in {} is promoted", server.data_dir().display()), PROMOTION_LIMIT).every(Duration::from_millis(10));
+        let wait = Wait::new(format!("the server in {} is promoted", server.data_dir().display()), PROMOTION_LIMIT)
+            .every(Duration::from_millis(10));
         let promoted = wait
             .until(async || {
                 server.alive()?;
@@ -266,9 +271,11 @@ impl Paused {
         Ok(Promoted { server, timeline, system_identifier: position.system_identifier, promotion: begun.elapsed() })
     }
 
-    /// Gives the server back without promoting it.
-    #[must_use]
-    pub fn into_server(self) -> Server {
-        self.server
+    /// Stops the server without promoting it.
+    ///
+    /// # Errors
+    /// [`ServerError`] where it goes on running.
+    pub async fn stop(&mut self) -> Result<(), ServerError> {
+        self.server.stop(super::Shutdown::Immediate).await
     }
 }

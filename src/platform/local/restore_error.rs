@@ -120,10 +120,23 @@ pub(super) fn ending(log: &str) -> Ending {
     if log.contains("No space left on device") {
         return Ending::DiskFull(log.lines().find(|line| line.contains("No space left on device")).unwrap_or(&line).to_owned());
     }
-    if says(&["recovery ended before configured recovery target", "WAL ends before", "could not locate required checkpoint", "valid checkpoint record"]) {
+    if says(&[
+        "archive file",
+        "recovery ended before configured recovery target",
+        "WAL ends before",
+        "could not locate required checkpoint",
+        "valid checkpoint record",
+    ]) {
         return Ending::WalRanOut;
     }
-    if says(&["invalid page", "references to invalid pages", "checksum in control file", "pg_filenode.map", "is not a valid data directory", "pg_control"]) {
+    if says(&[
+        "invalid page",
+        "references to invalid pages",
+        "checksum in control file",
+        "pg_filenode.map",
+        "is not a valid data directory",
+        "pg_control",
+    ]) {
         return Ending::Backup(line);
     }
     if says(&["insufficient parameter settings"]) || !log.contains("archive recovery") && !log.contains("point-in-time recovery") {
@@ -167,6 +180,12 @@ mod tests {
         assert_eq!(ending(ENDED), Ending::WalRanOut);
         assert_eq!(last_position(ENDED).unwrap().to_string(), "0/40001A8");
         assert_eq!(last_completed(ENDED).unwrap(), "last completed transaction was at log time 2026-11-21 00:25:30.1+00");
+    }
+
+    #[test]
+    fn a_segment_of_wrong_size_is_a_matter_of_the_wal() {
+        let log = "x [1] LOG:  starting archive recovery\nx [1] FATAL:  archive file \"000000010000000000000004\" has wrong size: 8192 instead of 16777216\n";
+        assert_eq!(ending(log), Ending::WalRanOut);
     }
 
     #[test]

@@ -79,7 +79,9 @@ pub enum ServerError {
     #[error(transparent)]
     Account(#[from] AccountError),
     /// The path of the socket is too long for the operating system.
-    #[error("the socket's path {path} has {length} bytes, and at most {SOCKET_PATH_LIMIT} work everywhere: choose a shorter --work directory")]
+    #[error(
+        "the socket's path {path} has {length} bytes, and at most {SOCKET_PATH_LIMIT} work everywhere: choose a shorter --work directory"
+    )]
     SocketPathTooLong {
         /// The path.
         path: PathBuf,
@@ -209,7 +211,8 @@ impl Server {
     /// [`ServerError::Ended`] with the FATAL line of its log as soon as it has ended, [`ServerError::TimedOut`] at the deadline.
     pub async fn start(&mut self) -> Result<(), ServerError> {
         self.spawn()?;
-        let wait = Wait::new(format!("the server in {} accepts connections", self.data.display()), START_LIMIT).every(Duration::from_millis(10));
+        let wait =
+            Wait::new(format!("the server in {} accepts connections", self.data.display()), START_LIMIT).every(Duration::from_millis(10));
         let ready = wait
             .until(async || {
                 self.alive()?;
@@ -450,7 +453,8 @@ mod tests {
 
     #[test]
     fn the_line_that_tells_why_is_the_fatal_one() {
-        let log = "x LOG:  starting\nx FATAL:  the database system is starting up\nx FATAL:  recovery ended before x\nx LOG:  shutting down\n";
+        let log =
+            "x LOG:  starting\nx FATAL:  the database system is starting up\nx FATAL:  recovery ended before x\nx LOG:  shutting down\n";
         assert_eq!(telling_line(log), "x FATAL:  recovery ended before x");
         assert_eq!(telling_line("a\nb\n"), "b");
     }

@@ -118,7 +118,12 @@ impl WorkDir {
         if free < needed_bytes {
             return Err(WorkDirError::NoSpace { root: root.to_owned(), free_mb: free >> 20, needed_mb: needed_bytes.div_ceil(1 << 20) });
         }
-        let owner = Owner { run: run.to_owned(), pid: std::process::id(), start_ticks: start_ticks(std::process::id()), created: crate::clock::now() };
+        let owner = Owner {
+            run: run.to_owned(),
+            pid: std::process::id(),
+            start_ticks: start_ticks(std::process::id()),
+            created: crate::clock::now(),
+        };
         let lock = Lock::take(root, &owner)?;
         // A UUID v7 ends in its random part; the short name keeps the paths of sockets short.
         let short: String = run.chars().rev().filter(char::is_ascii_alphanumeric).take(8).collect();

@@ -77,14 +77,19 @@ pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(report),
         Err(error) => return Err(io("look at", root)(error)),
     }
-    let us = Owner { run: "turnback clean".to_owned(), pid: std::process::id(), start_ticks: start_ticks(std::process::id()), created: crate::clock::now() };
+    let us = Owner {
+        run: "turnback clean".to_owned(),
+        pid: std::process::id(),
+        start_ticks: start_ticks(std::process::id()),
+        created: crate::clock::now(),
+    };
     let lock = Lock::take(root, &us)?;
     let (ours, foreign) = sort(root)?;
     report.untouched = foreign;
     for (dir, owner) in ours {
         let mut running = false;
-        for pid in processes(&dir) {
-            match end(pid, &dir).await {
+        for (pid, signal) in processes(&dir) {
+            match end(pid, signal, &dir).await {
                 Ok(what) => report.removed.push(what),
                 Err(error) => {
                     running = true;
@@ -112,12 +117,12 @@ pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
 }
 
 /// The processes that provably belong to a run's directory: recorded ones that are still the same process, and PostgreSQL servers whose
-/// working directory is a data directory in it.
-fn processes(dir: &Path) -> Vec<u32> {
+/// working directory is a data directory in it. Each with the signal that ends it: PostgreSQL's immediate shutdown ends its children too.
+fn processes(dir: &Path) -> Vec<(u32, Signal)> {
     let recorded = std::fs::read_to_string(dir.join(PROCESSES_FILE)).unwrap_or_default();
     let recorded = recorded.lines().filter_map(|line| serde_json::from_str::<Process>(line).ok());
-    let mut pids: Vec<u32> = recorded.filter(same_process).map(|process| process.pid).collect();
-    pids.extend(data_dirs(dir, DEPTH).iter().filter_map(|data| postmaster(data)));
+    let mut pids: Vec<_> = recorded.filter(same_process).map(|process| (process.pid, Signal::TERM)).collect();
+    pids.extend(data_dirs(dir, DEPTH).iter().filter_map(|data| postmaster(data)).map(|pid| (pid, Signal::QUIT)));
     pids
 }
 
@@ -141,7 +146,8 @@ fn data_dirs(dir: &Path, depth: usize) -> Vec<PathBuf> {
     if dir.join("postmaster.pid").is_file() {
         found.push(dir.to_owned());
     } else if depth > 0 {
-        let below = std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let below =
+            std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         for entry in below {
             found.extend(data_dirs(&entry.path(), depth - 1));
         }
@@ -149,12 +155,12 @@ fn data_dirs(dir: &Path, depth: usize) -> Vec<PathBuf> {
     found
 }
 
-/// Ends one process: SIGQUIT (for PostgreSQL an immediate shutdown, which ends its children too), then SIGKILL.
-async fn end(pid: u32, dir: &Path) -> Result<String, String> {
+/// Ends one process with its signal, or with SIGKILL where that does not help.
+async fn end(pid: u32, first: Signal, dir: &Path) -> Result<String, String> {
     let name = format!("process {pid} of {}", dir.display());
     let raw = Pid::from_raw(pid.cast_signed()).ok_or_else(|| format!("{name}: not a process id"))?;
     let started = start_ticks(pid);
-    for signal in [Signal::QUIT, Signal::KILL] {
+    for signal in [first, Signal::KILL] {
         if let Err(error) = kill_process(raw, signal)
             && error != rustix::io::Errno::SRCH
         {
@@ -164,7 +170,8 @@ async fn end(pid: u32, dir: &Path) -> Result<String, String> {
             .until(async || {
                 let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
                 // A zombie has ended; whoever started it has only not looked yet.
-                let ended = started != start_ticks(pid) || state.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+                let ended =
+                    started != start_ticks(pid) || state.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
                 Ok::<_, std::convert::Infallible>(if ended { Poll::Ready(()) } else { Poll::NotYet("it runs".to_owned()) })
             })
             .await;
