@@ -19,7 +19,7 @@ const BASE: &str = r#"
     CREATE TABLE shop.customer (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL DEFAULT 'nobody', email varchar(80),
         born date, CONSTRAINT email_once UNIQUE (email));
     CREATE TABLE shop.orders (id int PRIMARY KEY, customer bigint REFERENCES shop.customer, state shop.state DEFAULT 'new', total shop.positive,
-        net numeric, gross numeric GENERATED ALWAYS AS (net * 2) STORED, note json, both shop.pair, tags text[], states shop.state[]);
+        net numeric, gross numeric GENERATED ALWAYS AS (net * 2) STORED, note json, couple shop.pair, tags text[], states shop.state[]);
     CREATE INDEX by_state ON shop.orders (state) WHERE state <> 'sent';
     CREATE TABLE shop.log (at timestamptz, line text, size real);
     CREATE TABLE shop.part (id int, k text, PRIMARY KEY (id, k)) PARTITION BY RANGE (id);
@@ -41,8 +41,8 @@ const BASE: &str = r#"
     GRANT SELECT ON shop.orders TO reader;
     ALTER TABLE shop.orders CLUSTER ON orders_pkey;
     INSERT INTO shop.customer (name, email) SELECT 'c' || g, g || '@x' FROM generate_series(1, 50) g;
-    INSERT INTO shop.orders (id, customer, state, total, net, note, both, tags, states)
-        SELECT g, 1 + g % 50, (ARRAY['new','paid','sent'])[1 + g % 3]::shop.state, g, 1.0, '{"a": 1}', (g, 'x'), '{a,b}', '{new}'
+    INSERT INTO shop.orders (id, customer, state, total, net, note, couple, tags, states)
+        SELECT g, 1 + g % 50, (ARRAY['new','paid','sent'])[1 + g % 3]::shop.state, g, 1.0, '{"a": 1}', (g, 'x'::text)::shop.pair, '{a,b}', '{new}'
         FROM generate_series(-100, 3000) g WHERE g > 0;
     INSERT INTO shop.log VALUES (now(), 'one', 1.5), (NULL, 'two', '-0'), (NULL, 'two', '-0'), (NULL, '', 'NaN');
     INSERT INTO shop.part SELECT g, 'k' FROM generate_series(0, 199) g;
@@ -114,7 +114,7 @@ const SCHEMA_MUTATIONS: &[(&str, &str, &str, &str)] = &[
 const DATA_MUTATIONS: &[(&str, &str, [u64; 3])] = &[
     ("UPDATE shop.orders SET net = 1.00 WHERE id = 7", "shop.orders", [0, 0, 1]),
     ("UPDATE shop.orders SET note = '{\"a\":1}' WHERE id = 7", "shop.orders", [0, 0, 1]),
-    ("UPDATE shop.orders SET both = (7, '') WHERE id = 7", "shop.orders", [0, 0, 1]),
+    ("UPDATE shop.orders SET couple = (7, ''::text)::shop.pair WHERE id = 7", "shop.orders", [0, 0, 1]),
     ("UPDATE shop.orders SET states = '{paid}' WHERE id < 11", "shop.orders", [0, 0, 10]),
     ("DELETE FROM shop.orders WHERE id % 2 = 0", "shop.orders", [1500, 0, 0]),
     ("UPDATE shop.customer SET email = '' WHERE id = 3", "shop.customer", [0, 0, 1]),
