@@ -77,7 +77,12 @@ const SCHEMA_MUTATIONS: &[(&str, &str, &str, &str)] = &[
     ("ALTER SEQUENCE shop.numbers CYCLE", "sequence", "shop.numbers", "cycle"),
     ("CREATE OR REPLACE VIEW shop.paid AS SELECT id, total FROM shop.orders WHERE state = 'sent'", "view", "shop.paid", "definition"),
     ("DROP MATERIALIZED VIEW shop.counts", "materialized view", "shop.counts", ""),
-    ("CREATE OR REPLACE FUNCTION shop.twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 3'", "function", "shop.twice(integer)", "definition"),
+    (
+        "CREATE OR REPLACE FUNCTION shop.twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 3'",
+        "function",
+        "shop.twice(integer)",
+        "definition",
+    ),
     ("REVOKE EXECUTE ON FUNCTION shop.twice FROM PUBLIC", "function", "shop.twice(integer)", "privileges"),
     ("DROP PROCEDURE shop.tidy", "procedure", "shop.tidy()", ""),
     ("DROP AGGREGATE shop.total(int)", "aggregate", "shop.total(integer)", ""),
@@ -261,7 +266,8 @@ async fn a_large_table_is_read_in_ranges_and_joined_in_parts() {
         .await;
     let (_kept, before) = record(&server, "postgres").await;
     let one = tempfile::tempdir().unwrap();
-    let alone = snapshot(&server.address("postgres"), &SnapshotOptions { connections: 1, ..SnapshotOptions::default() }, one.path()).await.unwrap();
+    let alone =
+        snapshot(&server.address("postgres"), &SnapshotOptions { connections: 1, ..SnapshotOptions::default() }, one.path()).await.unwrap();
     assert_eq!(before.digest(), alone.digest());
     server
         .sql(

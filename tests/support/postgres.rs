@@ -58,7 +58,10 @@ impl Scratch {
     /// Runs SQL in a database.
     pub async fn sql(&self, database: &str, sql: &str) {
         let mut connection = connect(&self.address(database)).await.expect("a connection");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap_or_else(|problem| panic!("{sql}: {problem}"));
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
+            .execute(&mut connection)
+            .await
+            .unwrap_or_else(|problem| panic!("{sql}: {problem}"));
         sqlx::Connection::close(connection).await.expect("a goodbye");
     }
 
@@ -84,7 +87,12 @@ impl Scratch {
     /// Whether an extension's files are installed.
     pub async fn has_extension(&self, name: &str) -> bool {
         let mut connection = connect(&self.address("postgres")).await.expect("a connection");
-        sqlx::query("SELECT FROM pg_available_extensions WHERE name = $1").bind(name).fetch_optional(&mut connection).await.expect("a list").is_some()
+        sqlx::query("SELECT FROM pg_available_extensions WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&mut connection)
+            .await
+            .expect("a list")
+            .is_some()
     }
 
     fn run(&self, program: &str, arguments: &[&str]) {
