@@ -1,6 +1,7 @@
 //! The command line: arguments in, text and exit codes out. It prints; nothing below it does.
 
 mod clean;
+mod compare;
 mod doctor;
 mod features;
 mod lint;
@@ -8,6 +9,7 @@ mod plan;
 mod run;
 mod runner;
 mod signals;
+mod snapshot;
 mod view;
 mod vocabulary;
 
@@ -21,8 +23,6 @@ use std::process::ExitCode;
 pub mod exit {
     /// GO, equal, or nothing found.
     pub const OK: u8 = 0;
-    /// NO-GO, or different.
-    pub const NO_GO: u8 = 1;
     /// Usage or preflight: nothing was started.
     pub const USAGE: u8 = 2;
     /// It was not shown either way.
@@ -47,6 +47,10 @@ enum Command {
     Run(run::Args),
     /// Print the rollback plan, touching nothing
     Plan(plan::Args),
+    /// Record a database's schema and every row, to compare with later
+    Snapshot(snapshot::Args),
+    /// Compare two databases or snapshots: exit 0 equal, 1 different
+    Compare(compare::Args),
     /// Check feature files without running them
     Lint(lint_command::Args),
     /// Print every step that a scenario may use, with an example
@@ -94,6 +98,19 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
+fn tell(outcome: Result<(String, u8), turnback::database::DatabaseError>) -> u8 {
+    match outcome {
+        Ok((text, code)) => {
+            anstream::print!("{text}");
+            code
+        }
+        Err(error) => {
+            complain(&error);
+            exit::USAGE
+        }
+    }
+}
+
 /// Reads the arguments, runs the command and turns its outcome into an exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -111,6 +128,8 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => run::run(args).await,
             Command::Plan(args) => plan::run(&args),
+            Command::Snapshot(args) => tell(snapshot::run(&args).await.map(|(_, text)| (text, exit::OK))),
+            Command::Compare(args) => tell(compare::run(&args).await.map(|outcome| (outcome.text.clone(), outcome.exit_code()))),
             Command::Lint(args) => lint_command::run(&args),
             Command::Vocabulary(args) => vocabulary::run(&args),
             Command::Doctor(args) => doctor::run(&args).await,

@@ -2,6 +2,7 @@
 
 use super::DrillWorld;
 use cucumber::World;
+#[cfg(test)]
 use cucumber::codegen::{WorldInventory, inventory};
 use cucumber::gherkin::{LineCol, Span, Step, StepType};
 use cucumber::step::Collection;
@@ -94,7 +95,8 @@ pub fn step_for(sentence: &Sentence) -> Step {
 }
 
 /// Definitions that registered themselves in this executable.
-pub fn registered() -> usize {
+#[cfg(test)]
+fn registered() -> usize {
     inventory::iter::<<DrillWorld as WorldInventory>::Given>.into_iter().count()
         + inventory::iter::<<DrillWorld as WorldInventory>::When>.into_iter().count()
         + inventory::iter::<<DrillWorld as WorldInventory>::Then>.into_iter().count()

@@ -32,8 +32,6 @@ pub struct Scenario {
     pub base: PathBuf,
     /// The scenario's name.
     pub name: String,
-    /// The line it begins on.
-    pub line: usize,
     /// Its steps, background first.
     pub steps: Vec<Step>,
 }
@@ -154,7 +152,6 @@ pub fn scenarios(source: &Source, feature: &Feature) -> Vec<Scenario> {
             file: source.name.clone(),
             base: source.base.clone(),
             name: scenario.name.clone(),
-            line: scenario.position.line,
             steps: before.into_iter().chain(scenario.steps.iter().cloned()).collect(),
         });
     };

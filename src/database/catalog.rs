@@ -82,9 +82,9 @@ fn shorthand(name: &str, arguments: &[&str]) -> String {
     match (name, arguments) {
         // Names that begin with pg_ are the system's; temporary schemas among them.
         ("user", [schema]) => format!(r"({schema} !~ '^pg_' AND {schema} <> 'information_schema')"),
-        ("own", [class, object]) => format!(
-            "NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = '{class}'::regclass AND e.objid = {object} AND e.deptype = 'e')"
-        ),
+        ("own", [class, object]) => {
+            format!("NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = '{class}'::regclass AND e.objid = {object} AND e.deptype = 'e')")
+        }
         // An absent list means the default one, so both read the same. One entry per grantee and grantor.
         ("acl", [list, kind, owner]) => {
             let list = if *kind == "c" { (*list).to_owned() } else { format!("coalesce({list}, acldefault('{kind}', {owner}))") };

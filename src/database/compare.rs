@@ -1,6 +1,6 @@
 //! Compares two recorded states. Only tables whose sums differ are looked up in the rows files, part by part.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use turnback_core::comparison::{Change, Comparison, Difference, RowDifference, TableComparison};
 use turnback_core::fingerprint::{Entries, RowJoin, RowSum};
@@ -36,9 +36,10 @@ pub fn compare(left: &Snapshot, right: &Snapshot, options: &CompareOptions) -> R
     let schema = left.catalog().diff(right.catalog(), options.strict);
     let mut result = Comparison { schema: schema.counted, tolerated: schema.tolerated, ..Comparison::default() };
     let mut rows = None;
-    let names: BTreeSet<&str> = left.tables().iter().chain(right.tables()).map(|table| table.name.as_str()).collect();
+    let (lefts, rights) = (by_name(left), by_name(right));
+    let names: BTreeSet<&str> = lefts.keys().chain(rights.keys()).copied().collect();
     for name in names {
-        let (before, after) = (side(left, name), side(right, name));
+        let (before, after) = (lefts.get(name).copied(), rights.get(name).copied());
         if let (Some((_, l)), Some((_, r))) = (before, after)
             && !options.strict
             && l.unlogged
@@ -74,8 +75,8 @@ pub fn compare(left: &Snapshot, right: &Snapshot, options: &CompareOptions) -> R
 
 type Side<'a> = Option<(u32, &'a TableState)>;
 
-fn side<'a>(snapshot: &'a Snapshot, name: &str) -> Side<'a> {
-    snapshot.tables().iter().zip(0..).find(|(table, _)| table.name == name).map(|(table, index)| (index, table))
+fn by_name(snapshot: &Snapshot) -> BTreeMap<&str, (u32, &TableState)> {
+    snapshot.tables().iter().zip(0..).map(|(table, index)| (table.name.as_str(), (index, table))).collect()
 }
 
 fn summary(name: &str, left: Side<'_>, right: Side<'_>) -> TableComparison {

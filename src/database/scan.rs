@@ -165,7 +165,9 @@ pub(super) fn decode_key(forms: impl Iterator<Item = KeyForm>, mut key: &[u8]) -
             let (value, rest) = key.split_at(length.min(key.len()));
             key = if form == KeyForm::Text { rest.get(1..).unwrap_or_default() } else { rest };
             match form {
-                KeyForm::Integer => value.try_into().map_or_else(|_| hex::encode(value), |wide| (i64::from_be_bytes(wide) ^ i64::MIN).to_string()),
+                KeyForm::Integer => {
+                    value.try_into().map_or_else(|_| hex::encode(value), |wide| (i64::from_be_bytes(wide) ^ i64::MIN).to_string())
+                }
                 KeyForm::Uuid => uuid::Uuid::from_slice(value).map_or_else(|_| hex::encode(value), |uuid| uuid.to_string()),
                 KeyForm::Text => String::from_utf8_lossy(value).into_owned(),
             }

@@ -16,7 +16,7 @@ const PINNED: &str = "SET search_path = ''; SET DateStyle = 'ISO, YMD'; SET Time
     SET extra_float_digits = 1; SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET quote_all_identifiers = off; \
     SET standard_conforming_strings = on; SET row_security = off; SET statement_timeout = 0; SET lock_timeout = 0; \
     SET idle_in_transaction_session_timeout = 0; SET jit = off; SET max_parallel_workers_per_gather = 0; \
-    SET default_transaction_isolation = 'repeatable read'; SET lc_monetary = 'C'; SET lc_messages = 'C'";
+    SET default_transaction_isolation = 'repeatable read'; SET lc_monetary = 'C'";
 
 /// Opens a connection with the server's own settings.
 ///
@@ -24,16 +24,15 @@ const PINNED: &str = "SET search_path = ''; SET DateStyle = 'ISO, YMD'; SET Time
 /// [`DatabaseError::Connect`] with the address (without its password) and what was said.
 pub async fn connect(address: &Address) -> Result<PgConnection, DatabaseError> {
     let options = address.options().clone().application_name("turnback").disable_statement_logging();
-    Wait::new("a connection", CONNECT_WITHIN)
-        .until(async || PgConnection::connect_with(&options).await.map(Poll::Ready))
-        .await
-        .map_err(|end| DatabaseError::Connect {
+    Wait::new("a connection", CONNECT_WITHIN).until(async || PgConnection::connect_with(&options).await.map(Poll::Ready)).await.map_err(
+        |end| DatabaseError::Connect {
             address: address.to_string(),
             problem: match end {
                 WaitError::Failed { source, .. } => server_words(&source),
                 timeout @ WaitError::TimedOut { .. } => timeout.to_string(),
             },
-        })
+        },
+    )
 }
 
 /// The server's message where there is one, without the driver's wrapping.

@@ -207,9 +207,11 @@ impl Reader {
     /// Reads a block into `buffer`, checks its hash and hands its records to `take`.
     pub(super) fn read(&self, block: &Block, buffer: &mut Vec<u8>, mut take: impl FnMut(&[u8], u128)) -> Result<(), DatabaseError> {
         buffer.resize(block.length as usize, 0);
-        self.file
-            .read_exact_at(buffer, block.offset)
-            .map_err(|source| DatabaseError::File { operation: "read", path: self.path.clone(), source })?;
+        self.file.read_exact_at(buffer, block.offset).map_err(|source| DatabaseError::File {
+            operation: "read",
+            path: self.path.clone(),
+            source,
+        })?;
         if xxh3_128(buffer) != block.hash {
             return Err(self.damaged(format!("the block at byte {} was changed", block.offset)));
         }

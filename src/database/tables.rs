@@ -55,7 +55,7 @@ SELECT c.oid::text, format('%I.%I', n.nspname, c.relname), (c.relpersistence = '
     coalesce(m.amname = 'heap', false)::text, c.relkind::text, c.relispopulated::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = c.relam
 WHERE c.relkind IN ('r', 'm', 'f') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-ORDER BY 2 COLLATE "C";
+ORDER BY format('%I.%I', n.nspname, c.relname) COLLATE "C";
 "#;
 
 /// Columns in order. A value whose binary form has no function, or holds object identifiers (composites, arrays of types that are not
@@ -154,10 +154,8 @@ impl Table {
     /// Chooses what to select and where the key is in it.
     fn select(&mut self, columns: &[Column], key: &str) {
         let quoted = |column: &Column| format!("\"{}\"", column.name.replace('"', "\"\""));
-        let mut selected: Vec<String> = columns
-            .iter()
-            .map(|column| if column.as_text { format!("{}::text", quoted(column)) } else { quoted(column) })
-            .collect();
+        let mut selected: Vec<String> =
+            columns.iter().map(|column| if column.as_text { format!("{}::text", quoted(column)) } else { quoted(column) }).collect();
         self.columns = selected.len();
         for number in key.split_whitespace() {
             let Some((place, column)) = columns.iter().enumerate().find(|(_, column)| column.number == number) else { continue };

@@ -5,9 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use turnback_core::recovery::TargetKind;
 
-/// The configuration's file name.
-pub const FILE: &str = "turnback.yaml";
-
 /// What `turnback.yaml` says. Paths are relative to the file.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -53,8 +53,6 @@ pub(super) struct Local {
     pub traffic: Option<Traffic>,
     /// Base backups with where they lie, oldest first.
     pub backups: Vec<(BaseBackup, PathBuf)>,
-    /// The revision that stood when the platform was up.
-    pub first_revision: CommitId,
 }
 
 /// A server that was restored and promoted.
@@ -62,7 +60,6 @@ pub(super) struct Restored {
     pub server: Server,
     /// The name of its Cluster in the Git tree.
     pub cluster: String,
-    pub point: String,
     pub proven: bool,
     pub timeline: u32,
     pub system_identifier: String,
@@ -187,7 +184,6 @@ impl Drill {
             with_application,
             traffic: None,
             backups: vec![(taken, path)],
-            first_revision: head,
         });
         self.remember_application();
         if with_application {

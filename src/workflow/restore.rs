@@ -153,7 +153,6 @@ impl Drill {
         local.restored = Some(Restored {
             server: promoted.server,
             cluster,
-            point: point.name.clone(),
             proven: proven.is_ok(),
             timeline: promoted.timeline,
             system_identifier: promoted.system_identifier,

@@ -76,8 +76,7 @@ impl RowJoin {
                 (None, Some(_)) => Ordering::Greater,
                 (Some(a), Some(b)) => key(&left.keys, a).cmp(key(&right.keys, b)),
             };
-            let (lefts, rights) =
-                (if order.is_le() { left.run(l) } else { 0 }, if order.is_ge() { right.run(r) } else { 0 });
+            let (lefts, rights) = (if order.is_le() { left.run(l) } else { 0 }, if order.is_ge() { right.run(r) } else { 0 });
             let same = common(&left.entries[l..l + lefts], &right.entries[r..r + rights]);
             if same != lefts || same != rights {
                 let bytes = if order.is_le() { key(&left.keys, &left.entries[l]) } else { key(&right.keys, &right.entries[r]) };

@@ -64,14 +64,7 @@ fn whole_object(object: Option<&Object>, change: Change, whole: &BTreeSet<&str>,
     // One line that says what it was: the definition where it has one.
     let shown = ["definition", "type", "value", "labels", "version"].iter().find_map(|name| object.property(name)).map(str::to_owned);
     let (left, right) = if change == Change::Removed { (shown, None) } else { (None, shown) };
-    found.counted.push(Difference {
-        kind: object.kind.clone(),
-        object: object.name.clone(),
-        change,
-        property: String::new(),
-        left,
-        right,
-    });
+    found.counted.push(Difference { kind: object.kind.clone(), object: object.name.clone(), change, property: String::new(), left, right });
 }
 
 fn properties(left: &Object, right: &Object, strict: bool, found: &mut SchemaDifferences) {
@@ -105,8 +98,7 @@ fn tolerated(left: &Object, right: &Object, property: &str) -> bool {
 fn ahead(left: &Object, right: &Object, property: &str) -> bool {
     let number = |object: &Object, name: &str| object.property(name).and_then(|value| value.parse::<i128>().ok());
     let called = |object: &Object| object.property("is_called") == Some("true");
-    let (Some(before), Some(after), Some(step)) =
-        (number(left, "last_value"), number(right, "last_value"), number(left, "increment"))
+    let (Some(before), Some(after), Some(step)) = (number(left, "last_value"), number(right, "last_value"), number(left, "increment"))
     else {
         return false;
     };

@@ -37,10 +37,10 @@ SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' WHEN '
     'result', CASE WHEN p.prokind = 'a' THEN pg_get_function_result(p.oid) END,
     'arguments', CASE WHEN p.prokind = 'a' THEN pg_get_function_arguments(p.oid) END,
     'parallel', CASE WHEN p.prokind = 'a' THEN p.proparallel::text END,
-    'aggregation', (SELECT concat_ws(', ', 'kind ' || g.aggkind, 'state ' || format_type(g.aggtranstype, NULL), 'transition ' || g.aggtransfn,
+    'aggregation', (SELECT concat_ws(', ', 'kind ' || g.aggkind::text, 'state ' || format_type(g.aggtranstype, NULL), 'transition ' || g.aggtransfn,
         'final ' || g.aggfinalfn, 'combine ' || g.aggcombinefn, 'serial ' || g.aggserialfn, 'deserial ' || g.aggdeserialfn,
         'moving ' || g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn, 'initial ' || g.agginitval, 'moving initial ' || g.aggminitval,
-        'sort ' || g.aggsortop::regoperator, 'modify ' || g.aggfinalmodify || g.aggmfinalmodify, 'extra ' || g.aggfinalextra || g.aggmfinalextra)
+        'sort ' || g.aggsortop::regoperator, 'modify ' || g.aggfinalmodify::text || g.aggmfinalmodify::text, 'extra ' || g.aggfinalextra::text || g.aggmfinalextra::text)
         FROM pg_aggregate g WHERE g.aggfnoid = p.oid),
     'comment', obj_description(p.oid, 'pg_proc'))::text
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
