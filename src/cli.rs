@@ -35,7 +35,12 @@ pub mod exit {
 
 /// Proves that a PostgreSQL release can be turned back, in code and in data, before anyone needs it.
 #[derive(Debug, Parser)]
-#[command(name = "turnback", version, max_term_width = 100, after_help = "Exit codes: 0 GO · 1 NO-GO · 2 usage or preflight · 3 inconclusive · 4 no scenario · 5 evidence invalid · 130 interrupted")]
+#[command(
+    name = "turnback",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 GO · 1 NO-GO · 2 usage or preflight · 3 inconclusive · 4 no scenario · 5 evidence invalid · 130 interrupted"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -113,7 +113,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_look_that_hangs_does_not_outlast_the_deadline() {
-        let end = Wait::new("an answer", Duration::from_millis(20)).until(async || std::future::pending::<Result<Poll<()>, std::io::Error>>().await).await;
+        let end = Wait::new("an answer", Duration::from_millis(20))
+            .until(async || std::future::pending::<Result<Poll<()>, std::io::Error>>().await)
+            .await;
         assert!(matches!(end, Err(WaitError::TimedOut { .. })));
     }
 }

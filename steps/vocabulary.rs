@@ -27,25 +27,55 @@ const fn sentence(keyword: &'static str, phase: &'static str, example: &'static 
 
 /// The vocabulary, in the order of a drill.
 pub const SENTENCES: &[Sentence] = &[
-    sentence("Given", "platform", "a platform with the sample application running", "starts PostgreSQL, Git, the reconciler and the sample application"),
+    sentence(
+        "Given",
+        "platform",
+        "a platform with the sample application running",
+        "starts PostgreSQL, Git, the reconciler and the sample application",
+    ),
     sentence("Given", "platform", "a platform with an empty database", "the same without an application or tables"),
     sentence("Given", "platform", "a platform with the database from \"shop.sql\"", "the same with your own database, loaded by psql"),
     sentence("Given", "platform", "a platform with this database:", "the same with SQL written below the step, between \"\"\""),
     sentence("Given", "platform", "a platform with the configured database", "the same with `database:` of turnback.yaml"),
-    sentence("Given", "platform", "the migration \"add_email\" has been deployed:", "a migration that belongs to the known-good state, SQL below the step"),
+    sentence(
+        "Given",
+        "platform",
+        "the migration \"add_email\" has been deployed:",
+        "a migration that belongs to the known-good state, SQL below the step",
+    ),
     sentence("Given", "platform", "recovery may take at most 5 minutes", "sets the recovery time objective (RTO)"),
     sentence("Given", "platform", "at most 30 seconds of writes may be lost", "sets the recovery point objective (RPO)"),
     sentence("Given", "known-good", "the last backup is verified", "checks the platform's last base backup with pg_verifybackup"),
     sentence("Given", "known-good", "a fresh backup is taken", "takes a base backup and verifies it"),
-    sentence("Given", "known-good", "the known-good state is recorded as \"before the release\"", "binds catalog snapshot and data fingerprint to a recovery point"),
-    sentence("When", "change", "the application keeps taking orders", "lets the sample application write, so that what is lost is measured"),
-    sentence("When", "change", "the migration \"corrupt_dummy\" is deployed", "commits a shipped migration to Git and waits for the reconciler"),
+    sentence(
+        "Given",
+        "known-good",
+        "the known-good state is recorded as \"before the release\"",
+        "binds catalog snapshot and data fingerprint to a recovery point",
+    ),
+    sentence(
+        "When",
+        "change",
+        "the application keeps taking orders",
+        "lets the sample application write, so that what is lost is measured",
+    ),
+    sentence(
+        "When",
+        "change",
+        "the migration \"corrupt_dummy\" is deployed",
+        "commits a shipped migration to Git and waits for the reconciler",
+    ),
     sentence("When", "change", "the migration \"drop_email\" is deployed:", "the same with SQL written below the step"),
     sentence("When", "change", "the migration from \"0042_drop_email.sql\" is deployed", "the same from a file beside the feature"),
     sentence("When", "change", "the configured migration is deployed", "the same with `migration:` of turnback.yaml"),
     sentence("Then", "change", "the migration history contains \"corrupt_dummy\"", "looks it up in the migrator's own table"),
     sentence("Then", "change", "the change is in the migration history", "the same for whatever was deployed last"),
-    sentence("Then", "damage", "schema or data differ from \"before the release\"", "compares every schema object and every row; nothing found voids the drill"),
+    sentence(
+        "Then",
+        "damage",
+        "schema or data differ from \"before the release\"",
+        "compares every schema object and every row; nothing found voids the drill",
+    ),
     sentence("Then", "damage", "table \"dummy\" has changed rows", "rows of a table that were inserted, deleted or changed"),
     sentence("Then", "damage", "table \"dummy\" has 500 deleted rows", "exactly so many of them"),
     sentence("Then", "damage", "the schema differs in \"public.dummy.label\"", "an object among the schema differences"),
@@ -54,10 +84,30 @@ pub const SENTENCES: &[Sentence] = &[
     sentence("Then", "revert", "exactly the reverting revision is applied", "not just something newer"),
     sentence("Then", "revert", "the application runs the known-good version", "the code is back"),
     sentence("Then", "revert", "the data is still damaged", "and the data is not"),
-    sentence("When", "restore", "the database is restored to \"before the release\" by time", "by time, LSN, transaction, restore point or immediate target"),
-    sentence("When", "restore", "the database is restored to \"before the release\" by LSN, exclusive", "the same, on a chosen side of the target"),
-    sentence("When", "restore", "the database is restored to \"before the release\" by the configured target", "by `target:` of turnback.yaml"),
-    sentence("When", "restore", "the database is restored to the time \"2026-11-20 21:04:05.123456+00\"", "to an instant of your own, with its offset"),
+    sentence(
+        "When",
+        "restore",
+        "the database is restored to \"before the release\" by time",
+        "by time, LSN, transaction, restore point or immediate target",
+    ),
+    sentence(
+        "When",
+        "restore",
+        "the database is restored to \"before the release\" by LSN, exclusive",
+        "the same, on a chosen side of the target",
+    ),
+    sentence(
+        "When",
+        "restore",
+        "the database is restored to \"before the release\" by the configured target",
+        "by `target:` of turnback.yaml",
+    ),
+    sentence(
+        "When",
+        "restore",
+        "the database is restored to the time \"2026-11-20 21:04:05.123456+00\"",
+        "to an instant of your own, with its offset",
+    ),
     sentence("Then", "restore", "replay stopped exactly there", "paused, the last wanted transaction there, the first unwanted one not"),
     sentence("Then", "restore", "the restored server is the same system on a new timeline", "after promotion"),
     sentence("When", "restore", "the application is pointed at the restored database", "by a commit"),
@@ -66,7 +116,12 @@ pub const SENTENCES: &[Sentence] = &[
     sentence("Then", "verification", "the change is not in the migration history", "the same for whatever was deployed last"),
     sentence("Then", "verification", "the application is healthy", "by its own word, on the database it was pointed at"),
     sentence("Then", "verification", "recovery took at most 5 minutes", "from the decision to roll back to the end of the restore"),
-    sentence("When", "fault", "the fault: the WAL segment that holds the recovery point is missing", "missing, truncated or altered by one byte"),
+    sentence(
+        "When",
+        "fault",
+        "the fault: the WAL segment that holds the recovery point is missing",
+        "missing, truncated or altered by one byte",
+    ),
     sentence("Given", "fault", "the fault: the WAL segment that holds the recovery point is truncated", "the same before the change"),
     sentence("When", "fault", "the fault: a file of the base backup is altered by one byte", "missing, truncated or altered by one byte"),
     sentence("Given", "fault", "the fault: a file of the base backup is missing", "the same before the change"),
@@ -112,7 +167,9 @@ pub fn self_test() -> Result<Collection<DrillWorld>, String> {
         let step = step_for(sentence);
         match collection.find(&step) {
             Ok(Some(_)) => {}
-            Ok(None) => return Err(format!("this executable lacks the step “{} {}”: it was built wrongly", sentence.keyword, sentence.example)),
+            Ok(None) => {
+                return Err(format!("this executable lacks the step “{} {}”: it was built wrongly", sentence.keyword, sentence.example));
+            }
             Err(ambiguous) => return Err(format!("the step “{} {}” is ambiguous: {ambiguous}", sentence.keyword, sentence.example)),
         }
     }

@@ -37,16 +37,8 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, in order.
-    pub const ALL: [Self; 8] = [
-        Self::Platform,
-        Self::KnownGood,
-        Self::Change,
-        Self::Damage,
-        Self::Revert,
-        Self::Restore,
-        Self::Verification,
-        Self::Verdict,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Platform, Self::KnownGood, Self::Change, Self::Damage, Self::Revert, Self::Restore, Self::Verification, Self::Verdict];
 
     /// The name used in journals, reports and messages.
     #[must_use]

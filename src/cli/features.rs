@@ -138,7 +138,9 @@ pub fn parse(source: &Source) -> Result<Feature, (usize, usize, String)> {
         let (line, column) = (number(), number());
         (line, column, "this line is not Gherkin here".to_owned())
     })?;
-    feature.expand_examples().map_err(|error| (error.pos.line, error.pos.col, format!("there is no column <{}> in the examples", error.name)))
+    feature
+        .expand_examples()
+        .map_err(|error| (error.pos.line, error.pos.col, format!("there is no column <{}> in the examples", error.name)))
 }
 
 /// Unfolds a feature into its scenarios.

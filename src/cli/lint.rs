@@ -38,7 +38,14 @@ impl std::fmt::Display for Finding {
 
 /// Lints a source; hands out its scenarios when nothing is wrong.
 pub fn lint(source: &Source, collection: &Collection<DrillWorld>) -> Result<Vec<Scenario>, Vec<Finding>> {
-    let finding = |line: usize, column: usize, code, message: String, hint: String| Finding { file: source.name.clone(), line, column, code, message, hint };
+    let finding = |line: usize, column: usize, code, message: String, hint: String| Finding {
+        file: source.name.clone(),
+        line,
+        column,
+        code,
+        message,
+        hint,
+    };
     let mut findings: Vec<Finding> = misspelt(source)
         .into_iter()
         .map(|(line, column, word, keyword)| {
@@ -53,7 +60,13 @@ pub fn lint(source: &Source, collection: &Collection<DrillWorld>) -> Result<Vec<
         Err((line, column, message)) => {
             if findings.is_empty() {
                 let text = source.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim().to_owned();
-                findings.push(finding(line, column, "not-gherkin", format!("{message}: “{text}”"), "see the Gherkin reference for what may stand here".into()));
+                findings.push(finding(
+                    line,
+                    column,
+                    "not-gherkin",
+                    format!("{message}: “{text}”"),
+                    "see the Gherkin reference for what may stand here".into(),
+                ));
             }
             return Err(findings);
         }
@@ -61,10 +74,22 @@ pub fn lint(source: &Source, collection: &Collection<DrillWorld>) -> Result<Vec<
     let scenarios = features::scenarios(source, &feature);
     if scenarios.is_empty() && findings.is_empty() {
         let line = feature.position.line;
-        findings.push(finding(line, 1, "no-scenario", "the feature has no scenario to run".into(), "write a Scenario, or Examples for a Scenario Outline".into()));
+        findings.push(finding(
+            line,
+            1,
+            "no-scenario",
+            "the feature has no scenario to run".into(),
+            "write a Scenario, or Examples for a Scenario Outline".into(),
+        ));
     }
     for name in empty_scenarios(&feature) {
-        findings.push(finding(name.0, 1, "empty-scenario", format!("the scenario “{}” has no steps", name.1), "a scenario without steps proves nothing: write its steps".into()));
+        findings.push(finding(
+            name.0,
+            1,
+            "empty-scenario",
+            format!("the scenario “{}” has no steps", name.1),
+            "a scenario without steps proves nothing: write its steps".into(),
+        ));
     }
     for scenario in &scenarios {
         for step in &scenario.steps {
@@ -96,7 +121,11 @@ fn wrong_step(step: &Step, collection: &Collection<DrillWorld>) -> Option<(&'sta
         Ok(Some(_)) => {
             let needs_text = step.value.ends_with(':') && step.docstring.is_none();
             if needs_text {
-                return Some(("missing-text", format!("the step “{said}” needs text below it"), "write it between two lines of \"\"\"".into()));
+                return Some((
+                    "missing-text",
+                    format!("the step “{said}” needs text below it"),
+                    "write it between two lines of \"\"\"".into(),
+                ));
             }
             let quoted = step.value.strip_prefix("the database is restored to the time ")?;
             match parse_time(quoted.trim_matches('"')) {
@@ -115,7 +144,10 @@ fn nearest(step: &Step) -> String {
         cucumber::gherkin::StepType::When => "When",
         cucumber::gherkin::StepType::Then => "Then",
     };
-    let best = SENTENCES.iter().map(|sentence| (strsim::normalized_levenshtein(&step.value, sentence.example), sentence)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let best = SENTENCES
+        .iter()
+        .map(|sentence| (strsim::normalized_levenshtein(&step.value, sentence.example), sentence))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
         Some((likeness, sentence)) if likeness > 0.5 && sentence.keyword == keyword => format!("did you mean “{}”?", sentence.example),
         Some((likeness, sentence)) if likeness > 0.5 => format!("did you mean “{} {}”?", sentence.keyword, sentence.example),
@@ -142,7 +174,9 @@ fn misspelt(source: &Source) -> Vec<(usize, usize, String, &'static str)> {
         if let Some((head, _)) = trimmed.split_once(':') {
             let exact = HEADS.contains(&head) || matches!(head, "Scenario Template" | "Scenarios" | "Ability" | "Business Need");
             if !exact && head.len() < 20 {
-                if let Some(keyword) = HEADS.iter().find(|keyword| strsim::damerau_levenshtein(&head.to_lowercase(), &keyword.to_lowercase()) <= 2) {
+                if let Some(keyword) =
+                    HEADS.iter().find(|keyword| strsim::damerau_levenshtein(&head.to_lowercase(), &keyword.to_lowercase()) <= 2)
+                {
                     found.push((index + 1, column, format!("{head}:"), *keyword));
                     continue;
                 }
@@ -178,7 +212,8 @@ mod tests {
     fn every_shipped_feature_is_clean() {
         for name in features::shipped_names() {
             let source = features::shipped(&name).unwrap();
-            let scenarios = lint(&source, &crate::steps::vocabulary::self_test().unwrap()).unwrap_or_else(|findings| panic!("{findings:#?}"));
+            let scenarios =
+                lint(&source, &crate::steps::vocabulary::self_test().unwrap()).unwrap_or_else(|findings| panic!("{findings:#?}"));
             assert!(!scenarios.is_empty());
         }
     }
@@ -190,8 +225,14 @@ mod tests {
         assert_eq!(codes("Feature: a\n"), [("no-scenario", 1)]);
         assert_eq!(codes("Feature: a\n  Scenario: b\n"), [("empty-scenario", 2)]);
         assert_eq!(codes("Feature: a\n  Scenario: b\n    Given a fresh backup is baked\n"), [("undefined-step", 3)]);
-        assert_eq!(codes("Feature: a\n  Scenario: b\n    Given a fresh backup is taken\n    Whne it rains\n").first().map(|found| found.0), Some("misspelt-keyword"));
-        assert_eq!(codes("Feature: a\n  Scenario Outline: b\n    Given a fresh backup is taken\n").first().map(|found| found.0), Some("no-scenario"));
+        assert_eq!(
+            codes("Feature: a\n  Scenario: b\n    Given a fresh backup is taken\n    Whne it rains\n").first().map(|found| found.0),
+            Some("misspelt-keyword")
+        );
+        assert_eq!(
+            codes("Feature: a\n  Scenario Outline: b\n    Given a fresh backup is taken\n").first().map(|found| found.0),
+            Some("no-scenario")
+        );
     }
 
     #[test]

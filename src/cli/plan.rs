@@ -62,7 +62,11 @@ pub fn run(args: &Args) -> u8 {
     };
     let configured = args.features.is_empty() && PathBuf::from("turnback.yaml").is_file();
     let default = if configured { "own_database" } else { "data_rollback" };
-    let sources = match if args.features.is_empty() { Ok(features::shipped(default).into_iter().collect()) } else { features::load(&args.features) } {
+    let sources = match if args.features.is_empty() {
+        Ok(features::shipped(default).into_iter().collect())
+    } else {
+        features::load(&args.features)
+    } {
         Ok(sources) => sources,
         Err(error) => {
             complain(&error);

@@ -76,7 +76,11 @@ pub async fn run(args: Args) -> u8 {
                 return exit::USAGE;
             }
         };
-        view.scenario(&scenario.feature, &scenario.name, &format!("on local · PostgreSQL {} · a rehearsal of Flux", settings.programs.version));
+        view.scenario(
+            &scenario.feature,
+            &scenario.name,
+            &format!("on local · PostgreSQL {} · a rehearsal of Flux", settings.programs.version),
+        );
         view.phase(drill.phase());
         let finished = runner::run(scenario, drill, &collection, &view, &mut listening).await;
         view.verdict(&finished);

@@ -16,7 +16,13 @@ use turnback_core::drill::{Reason, ReasonCode};
 use turnback_core::evidence::{StepRecord, StepStatus};
 
 /// Runs the scenario on the drill and draws the verdict.
-pub async fn run(scenario: &Scenario, drill: Drill, collection: &Collection<DrillWorld>, view: &View, signals: &mut super::signals::Signals) -> Finished {
+pub async fn run(
+    scenario: &Scenario,
+    drill: Drill,
+    collection: &Collection<DrillWorld>,
+    view: &View,
+    signals: &mut super::signals::Signals,
+) -> Finished {
     let mut world = DrillWorld::new(drill, scenario.base.clone());
     let mut ended = false;
     for step in &scenario.steps {

@@ -56,7 +56,8 @@ impl View {
         if !self.animated {
             return;
         }
-        let style = ProgressStyle::with_template("    {spinner:.cyan} {msg} {elapsed:.dim}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let style =
+            ProgressStyle::with_template("    {spinner:.cyan} {msg} {elapsed:.dim}").unwrap_or_else(|_| ProgressStyle::default_spinner());
         let bar = ProgressBar::new_spinner().with_style(style).with_message(format!("{} {text}", keyword.trim()));
         bar.enable_steady_tick(Duration::from_millis(80));
         *self.bar.borrow_mut() = Some(bar);
@@ -103,7 +104,8 @@ impl View {
         };
         let mut out = format!("\n  {}", format!(" {} ", verdict.decision).style(style));
         for (index, reason) in verdict.reasons.iter().enumerate() {
-            let _ = write!(out, "{}{} {}", if index == 0 { "  " } else { "\n       " }, reason.code.code().bold(), first_line(&reason.message));
+            let _ =
+                write!(out, "{}{} {}", if index == 0 { "  " } else { "\n       " }, reason.code.code().bold(), first_line(&reason.message));
             if verdict.decision != Decision::Go {
                 let _ = write!(out, "\n       {} {}", "→".dimmed(), reason.remedy);
             }
@@ -111,7 +113,14 @@ impl View {
         let objectives = &record.objectives;
         if let Some(rto) = objectives.rto_ms {
             let parts: Vec<_> = objectives.rto_parts.iter().map(|(name, ms)| format!("{name} {}", millis(*ms))).collect();
-            let _ = write!(out, "\n\n  {:<10}{}{}  {}", "RTO", millis(rto), promised(objectives.rto_target_ms), format!("= {}", parts.join(" + ")).dimmed());
+            let _ = write!(
+                out,
+                "\n\n  {:<10}{}{}  {}",
+                "RTO",
+                millis(rto),
+                promised(objectives.rto_target_ms),
+                format!("= {}", parts.join(" + ")).dimmed()
+            );
         }
         if let Some(rpo) = objectives.rpo_ms {
             let mut lost = Vec::new();
@@ -121,7 +130,14 @@ impl View {
             if let Some(writes) = objectives.lost_writes {
                 lost.push(format!("{writes} of them orders that the application had accepted"));
             }
-            let _ = write!(out, "\n  {:<10}{}{}  {}", "RPO", millis(rpo), promised(objectives.rpo_target_ms), format!("lost: {}", lost.join(", ")).dimmed());
+            let _ = write!(
+                out,
+                "\n  {:<10}{}{}  {}",
+                "RPO",
+                millis(rpo),
+                promised(objectives.rpo_target_ms),
+                format!("lost: {}", lost.join(", ")).dimmed()
+            );
         }
         if let Some(comparison) = record.comparisons.last() {
             let _ = write!(out, "\n  {:<10}{}", "compared", comparison.result.summary());

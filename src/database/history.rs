@@ -29,8 +29,10 @@ impl Entry {
 /// When the table is there and cannot be read.
 pub async fn read(connection: &mut PgConnection) -> Result<Vec<Entry>, DatabaseError> {
     let failed = |source| DatabaseError::Query { operation: "read", object: "public._sqlx_migrations".to_owned(), source };
-    let there: bool =
-        sqlx::query_scalar("SELECT to_regclass('public._sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await.map_err(failed)?;
+    let there: bool = sqlx::query_scalar("SELECT to_regclass('public._sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
     if !there {
         return Ok(Vec::new());
     }

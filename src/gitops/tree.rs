@@ -121,8 +121,7 @@ pub fn without_migrations(kustomization: &[u8]) -> Result<Vec<FileChange>, TreeE
     let file = migrations_kustomization();
     let read: MigrationsKustomization = yaml::read(&file, kustomization)?;
     let jobs = read.resources.iter().filter(|resource| resource.ends_with(".job.yaml")).map(|resource| format!("{MIGRATIONS}/{resource}"));
-    let mut changes: Vec<_> =
-        listed_migrations(kustomization)?.into_iter().chain(jobs).map(|path| FileChange::Remove { path }).collect();
+    let mut changes: Vec<_> = listed_migrations(kustomization)?.into_iter().chain(jobs).map(|path| FileChange::Remove { path }).collect();
     let mut value: Value = yaml::read(&file, kustomization)?;
     for (field, ours) in [("resources", ".job.yaml"), ("configMapGenerator", "")] {
         if let Some(list) = value.get_mut(field).and_then(Value::as_array_mut) {

@@ -75,7 +75,8 @@ impl Drill {
             return Err(Failure::order("record the known-good state before the change: without it nothing can be compared afterwards"));
         }
         let version = self.local()?.with_application.then_some(BAD_VERSION);
-        let (commit, reconciled) = self.commit_migration(&name, &sql, version, &format!("Release {BAD_VERSION} with the migration {name}")).await?;
+        let (commit, reconciled) =
+            self.commit_migration(&name, &sql, version, &format!("Release {BAD_VERSION} with the migration {name}")).await?;
         let change = ChangeRecord {
             migration: name.clone(),
             sql_sha256: hex::encode(Sha256::digest(sql.as_bytes())),
@@ -85,18 +86,27 @@ impl Drill {
         };
         self.journal("change", json!(change));
         self.record.changes.push(change);
-        self.package.add_file(&format!("change/{}.sql", super::verification::slug(&name)), sql.as_bytes()).map_err(|e| Failure::platform(&e))?;
+        self.package
+            .add_file(&format!("change/{}.sql", super::verification::slug(&name)), sql.as_bytes())
+            .map_err(|e| Failure::platform(&e))?;
         self.change = Some(Deployed { name: name.clone(), sql, commit: commit.clone() });
         self.check_history(&name, true, CheckId::ChangeApplied).await?;
         Ok(format!("commit {} reconciled, {name} applied", commit.short()))
     }
 
     /// Commits a migration and reconciles it.
-    pub(super) async fn commit_migration(&mut self, name: &str, sql: &str, version: Option<&str>, message: &str) -> Result<(CommitId, Reconciled), Failure> {
+    pub(super) async fn commit_migration(
+        &mut self,
+        name: &str,
+        sql: &str,
+        version: Option<&str>,
+        message: &str,
+    ) -> Result<(CommitId, Reconciled), Failure> {
         let local = self.local()?;
         let head = local.repository.head().map_err(|e| Failure::platform(&e))?;
         let listing = tree_file(&local.repository, &head, &gitops::tree::migrations_kustomization())?;
-        let mut changes = gitops::tree::add_migration(&listing, name, sql).map_err(|e| Failure::expectation(super::outcome::chain(&e)))?.changes;
+        let mut changes =
+            gitops::tree::add_migration(&listing, name, sql).map_err(|e| Failure::expectation(super::outcome::chain(&e)))?.changes;
         if let Some(version) = version {
             let release = tree_file(&local.repository, &head, gitops::tree::RELEASE)?;
             changes.push(gitops::tree::set_version(&release, version).map_err(|e| Failure::platform(&e))?);
@@ -117,11 +127,16 @@ impl Drill {
         let local = self.local()?;
         let reconciled = match local.reconciler.reconcile(commit).await {
             Ok(reconciled) => reconciled,
-            Err(error @ ReconcileError::Migration { .. }) => return Err(Failure::because(ReasonCode::ChangeNotApplied, super::outcome::chain(&error))),
+            Err(error @ ReconcileError::Migration { .. }) => {
+                return Err(Failure::because(ReasonCode::ChangeNotApplied, super::outcome::chain(&error)));
+            }
             Err(error) => return Err(Failure::platform(&error)),
         };
         self.remember_application();
-        self.journal("reconciled", json!({ "asked": commit.to_string(), "revision": reconciled.revision.to_string(), "applied": reconciled.applied }));
+        self.journal(
+            "reconciled",
+            json!({ "asked": commit.to_string(), "revision": reconciled.revision.to_string(), "applied": reconciled.applied }),
+        );
         Ok(reconciled)
     }
 

@@ -100,7 +100,8 @@ impl Config {
         let raw: Raw = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
         let length = |key: &str, text: Option<String>| -> Result<Option<Duration>, String> {
             let Some(text) = text else { return Ok(None) };
-            let length: jiff::SignedDuration = text.parse().map_err(|_| format!("`{key}: {text}` is not a length of time: write for example `5 minutes`"))?;
+            let length: jiff::SignedDuration =
+                text.parse().map_err(|_| format!("`{key}: {text}` is not a length of time: write for example `5 minutes`"))?;
             Duration::try_from(length).map(Some).map_err(|_| format!("`{key}: {text}` lies in the past"))
         };
         Ok(Self {

@@ -25,7 +25,13 @@ impl Drill {
         let text = serde_json::to_string_pretty(&result).map_err(|e| Failure::platform(&e))?;
         self.package.add_file(&file, text.as_bytes()).map_err(|e| Failure::platform(&e))?;
         self.journal("comparison", json!({ "moment": moment, "against": point, "summary": result.summary(), "digest": snapshot.digest() }));
-        self.record.comparisons.push(ComparisonRecord { name: moment.to_owned(), against: point.to_owned(), at: clock::now(), result: result.clone(), file });
+        self.record.comparisons.push(ComparisonRecord {
+            name: moment.to_owned(),
+            against: point.to_owned(),
+            at: clock::now(),
+            result: result.clone(),
+            file,
+        });
         Ok(result)
     }
 
@@ -64,7 +70,10 @@ impl Drill {
         let found: Vec<_> = result.schema.iter().filter(|difference| names(&difference.object, object)).map(describe).collect();
         if found.is_empty() {
             let all: Vec<_> = result.schema.iter().map(|difference| difference.object.as_str()).collect();
-            return Err(Failure::expectation(format!("{object} does not differ; these do: {}", if all.is_empty() { "none".to_owned() } else { all.join(", ") })));
+            return Err(Failure::expectation(format!(
+                "{object} does not differ; these do: {}",
+                if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+            )));
         }
         Ok(found.join("\n"))
     }
@@ -143,7 +152,14 @@ fn describe(difference: &turnback_core::comparison::Difference) -> String {
         Change::Added => format!("{} {} added", difference.kind, difference.object),
         Change::Removed => format!("{} {} removed", difference.kind, difference.object),
         Change::Changed => {
-            format!("{} {}: {} was {}, is {}", difference.kind, difference.object, difference.property, value(&difference.left), value(&difference.right))
+            format!(
+                "{} {}: {} was {}, is {}",
+                difference.kind,
+                difference.object,
+                difference.property,
+                value(&difference.left),
+                value(&difference.right)
+            )
         }
     }
 }
@@ -157,9 +173,21 @@ fn list(result: &Comparison) -> String {
         lines.push(format!("… and {} more schema differences", result.schema.len() - SHOWN));
     }
     for table in result.damaged_tables().take(SHOWN) {
-        let keys: Vec<_> = table.rows.iter().take(3).map(|row| row.key.iter().map(|(column, value)| format!("{column}={value}")).collect::<Vec<_>>().join(",")).collect();
+        let keys: Vec<_> = table
+            .rows
+            .iter()
+            .take(3)
+            .map(|row| row.key.iter().map(|(column, value)| format!("{column}={value}")).collect::<Vec<_>>().join(","))
+            .collect();
         let more = if table.rows.len() > 3 { ", …" } else { "" };
-        lines.push(format!("{}: {} inserted, {} deleted, {} changed ({}{more})", table.table, table.added, table.removed, table.changed, keys.join("; ")));
+        lines.push(format!(
+            "{}: {} inserted, {} deleted, {} changed ({}{more})",
+            table.table,
+            table.added,
+            table.removed,
+            table.changed,
+            keys.join("; ")
+        ));
     }
     lines.join("\n")
 }

@@ -147,7 +147,10 @@ impl Drill {
             drill.record.objectives.rto_target_ms = config.rto.map(ms);
             drill.record.objectives.rpo_target_ms = config.rpo.map(ms);
         }
-        drill.journal("drill-began", json!({ "run": drill.record.run, "scenario": drill.record.scenario.name, "feature": drill.record.scenario.feature }));
+        drill.journal(
+            "drill-began",
+            json!({ "run": drill.record.run, "scenario": drill.record.scenario.name, "feature": drill.record.scenario.feature }),
+        );
         drill.journal("phase", json!({ "phase": Phase::Platform }));
         Ok(drill)
     }
@@ -249,7 +252,11 @@ impl Drill {
     }
 
     pub(super) fn local(&mut self) -> Result<&mut super::platform::Local, Failure> {
-        self.local.as_mut().ok_or_else(|| Failure::order("there is no platform yet: begin the scenario with a step such as “Given a platform with the sample application running”"))
+        self.local.as_mut().ok_or_else(|| {
+            Failure::order(
+                "there is no platform yet: begin the scenario with a step such as “Given a platform with the sample application running”",
+            )
+        })
     }
 }
 
@@ -258,7 +265,9 @@ pub(super) fn ms(length: Duration) -> u64 {
 }
 
 fn actor() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
+    let user = std::env::var("USER")
+        .or_else(|_| std::env::var("LOGNAME"))
+        .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{host}")
 }

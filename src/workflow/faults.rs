@@ -42,7 +42,9 @@ impl Faults {
             None => target,
             Some(Misstep::TooEarly) => RecoveryTarget { target: Target::Xid(point.marker.xid), inclusive: false },
             // A time or position just after the sentinel's commit would do as well; its own id is exact.
-            Some(Misstep::TooLate) if kind == TargetKind::Time => RecoveryTarget { target: Target::Time(point.sentinel_time), inclusive: true },
+            Some(Misstep::TooLate) if kind == TargetKind::Time => {
+                RecoveryTarget { target: Target::Time(point.sentinel_time), inclusive: true }
+            }
             Some(Misstep::TooLate) => RecoveryTarget { target: Target::Xid(point.sentinel.xid), inclusive: true },
         }
     }
@@ -103,7 +105,8 @@ impl Drill {
             return Err(Failure::order("no change has been deployed"));
         };
         let phase = self.phase;
-        let (commit, _) = self.commit_migration(&change.name, &change.sql, None, &format!("Release the migration {} again", change.name)).await?;
+        let (commit, _) =
+            self.commit_migration(&change.name, &change.sql, None, &format!("Release the migration {} again", change.name)).await?;
         self.enter(phase.max(Phase::Restore));
         Ok(self.inject(format!("the migration {} was applied again by commit {}", change.name, commit.short())))
     }

@@ -101,7 +101,9 @@ impl Drill {
                 self.record.cleanup.left.push(format!("kept on request: {} (`turnback clean` removes it)", dir.display()));
             } else {
                 match work.remove() {
-                    Ok(()) => self.record.cleanup.removed.push("servers, application, repository, WAL archive and backups of this drill".into()),
+                    Ok(()) => {
+                        self.record.cleanup.removed.push("servers, application, repository, WAL archive and backups of this drill".into())
+                    }
                     Err(error) => self.record.cleanup.left.push(format!("{}: {error}", dir.display())),
                 }
             }

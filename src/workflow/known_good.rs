@@ -88,7 +88,12 @@ impl Drill {
         if let (Some((backup, _)), Some(verification)) = (unverified, verified) {
             let verification = verification.map_err(|e| Failure::platform(&e))?;
             self.record_backup(&backup, Some(verification.ok), &verification.output);
-            self.require(Check::observed(CheckId::BackupVerified, verification.ok, "every file as its manifest says", verification.output.trim()))?;
+            self.require(Check::observed(
+                CheckId::BackupVerified,
+                verification.ok,
+                "every file as its manifest says",
+                verification.output.trim(),
+            ))?;
         }
         let snapshot = recorded.known_good;
         let point = recorded.point;

@@ -125,7 +125,8 @@ impl Drill {
 
         let archive = Archive::create(&dir.join("wal-archive"), &account).map_err(|e| platform(&e))?;
         let options = ServerOptions { socket_dir: sockets, port: PORT, settings: Vec::new() };
-        let mut primary = Server::init(&programs, &account, &dir.join("primary"), options, Some(&archive)).await.map_err(|e| platform(&e))?;
+        let mut primary =
+            Server::init(&programs, &account, &dir.join("primary"), options, Some(&archive)).await.map_err(|e| platform(&e))?;
         primary.start().await.map_err(|e| platform(&e))?;
         self.journal("server-started", json!({ "server": "primary", "pid": primary.pid() }));
         let database = if with_application { "orders" } else { "app" }.to_owned();
@@ -154,13 +155,14 @@ impl Drill {
         // The platform's scheduled backup is taken while the application's schema is being made, as on any living system.
         let label = "scheduled";
         let path = dir.join("backups").join(label);
-        let (taken, loaded) = tokio::join!(base_backup(&primary, &account, &programs, &path, label, super::known_good::BACKUP_LIMIT), async {
-            match &source {
-                DatabaseSource::File(file) => load(&programs, &account, &address(&primary, &database), file).await,
-                DatabaseSource::Sql(sql) => load_text(&programs, &account, &address(&primary, &database), sql, &dir).await,
-                _ => reconciler.reconcile(&head).await.map(|_| ()).map_err(|e| Failure::platform(&e)),
-            }
-        });
+        let (taken, loaded) =
+            tokio::join!(base_backup(&primary, &account, &programs, &path, label, super::known_good::BACKUP_LIMIT), async {
+                match &source {
+                    DatabaseSource::File(file) => load(&programs, &account, &address(&primary, &database), file).await,
+                    DatabaseSource::Sql(sql) => load_text(&programs, &account, &address(&primary, &database), sql, &dir).await,
+                    _ => reconciler.reconcile(&head).await.map(|_| ()).map_err(|e| Failure::platform(&e)),
+                }
+            });
         let taken = taken.map_err(|e| platform(&e))?;
         loaded?;
         if !with_application && matches!(source, DatabaseSource::File(_) | DatabaseSource::Sql(_)) {
@@ -189,7 +191,10 @@ impl Drill {
         if with_application {
             let healthy = self.observe().await?;
             if !healthy.healthy {
-                return Err(Failure::because(ReasonCode::PlatformFailed, format!("the application is not healthy on the known-good database: {}", healthy.detail)));
+                return Err(Failure::because(
+                    ReasonCode::PlatformFailed,
+                    format!("the application is not healthy on the known-good database: {}", healthy.detail),
+                ));
             }
         }
         Ok(seen)
@@ -236,9 +241,10 @@ pub(super) fn tree_file(repository: &Repository, revision: &CommitId, path: &str
 async fn load(programs: &Programs, account: &Account, at: &Address, file: &Path) -> Result<(), Failure> {
     // psql reads standard input here, so that the account it runs as needs no right to the file.
     let text = std::fs::read(file).map_err(|e| Failure::expectation(format!("cannot read {}: {e}", file.display())))?;
-    let args: Vec<OsString> = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--output=/dev/null", "--dbname", at.url(), "--file=-"]
-        .map(OsString::from)
-        .to_vec();
+    let args: Vec<OsString> =
+        ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--output=/dev/null", "--dbname", at.url(), "--file=-"]
+            .map(OsString::from)
+            .to_vec();
     let ended = programs.run_with_input(account, "psql", &args, text, LOAD_LIMIT).await.map_err(|e| Failure::platform(&e))?;
     if ended.ok {
         return Ok(());

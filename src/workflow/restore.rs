@@ -6,7 +6,7 @@ use super::{Drill, Failure, Outcome};
 use crate::clock;
 use crate::gitops;
 use crate::gitops::tree::RecoveryDeclaration;
-use crate::platform::local::{RestoreError, RestoreRequest, ServerOptions, SegmentFault, lost_commits, restore, verify};
+use crate::platform::local::{RestoreError, RestoreRequest, SegmentFault, ServerOptions, lost_commits, restore, verify};
 use crate::recovery;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -58,7 +58,8 @@ impl Drill {
         let primary = local.address(&local.primary);
         let sealed = recovery::seal(primary.options(), ARCHIVE_LIMIT).await.map_err(|e| Failure::platform(&e))?;
         let except = [point.sentinel.xid];
-        let counted = lost_commits(&programs, &account, &local.archive, point.timeline, point.lsn, sealed.lsn, &except, ARCHIVE_LIMIT).await;
+        let counted =
+            lost_commits(&programs, &account, &local.archive, point.timeline, point.lsn, sealed.lsn, &except, ARCHIVE_LIMIT).await;
         // WAL that cannot be read here cannot be replayed either; the plan and the restore name the segment.
         let lost = counted.ok();
         let last_commit = lost.as_ref().and_then(|lost| lost.last_commit).unwrap_or(point.sentinel_time).max(point.sentinel_time);
@@ -101,8 +102,12 @@ impl Drill {
         let begun = Instant::now();
         let verification = verify(&programs, &account, &path, super::known_good::VERIFY_LIMIT).await.map_err(|e| Failure::platform(&e))?;
         parts.push(("verify".to_owned(), ms(begun.elapsed())));
-        let said = verification.damaged_file.as_ref().map_or_else(|| verification.output.clone(), |file| format!("{file}: {}", verification.output));
-        if let Err(failure) = self.require(Check::observed(CheckId::BackupIntact, verification.ok, "every file as its manifest says", said)) {
+        let said = verification
+            .damaged_file
+            .as_ref()
+            .map_or_else(|| verification.output.clone(), |file| format!("{file}: {}", verification.output));
+        if let Err(failure) = self.require(Check::observed(CheckId::BackupIntact, verification.ok, "every file as its manifest says", said))
+        {
             self.record.restores.push(record);
             return Err(failure);
         }
@@ -144,7 +149,10 @@ impl Drill {
         record.timeline = Some(promoted.timeline);
         record.system_identifier = Some(promoted.system_identifier.clone());
         record.parts = parts.clone();
-        self.journal("promoted", json!({ "timeline": promoted.timeline, "system_identifier": promoted.system_identifier, "pid": promoted.server.pid() }));
+        self.journal(
+            "promoted",
+            json!({ "timeline": promoted.timeline, "system_identifier": promoted.system_identifier, "pid": promoted.server.pid() }),
+        );
         self.record.restores.push(record);
         self.record.objectives.rto_parts.extend(parts);
         self.sum_rto();
@@ -170,7 +178,12 @@ impl Drill {
 
     fn hold_proof(&mut self, reached: &Reached, point: &RecoveryPoint, target: &RecoveryTarget) -> Result<(), Failure> {
         let paused = reached.pause_state == "paused";
-        let first = self.require(Check::observed(CheckId::ReplayPausedAtTarget, paused, format!("paused at {target}"), format!("{} at LSN {}", reached.pause_state, reached.lsn)));
+        let first = self.require(Check::observed(
+            CheckId::ReplayPausedAtTarget,
+            paused,
+            format!("paused at {target}"),
+            format!("{} at LSN {}", reached.pause_state, reached.lsn),
+        ));
         let marker = format!("transaction {} committed", point.marker.xid);
         let said = if reached.marker_present { "it is there" } else { "it is not there: replay stopped too early" };
         let second = self.require(Check::observed(CheckId::MarkerPresent, reached.marker_present, marker, said));
@@ -181,9 +194,23 @@ impl Drill {
     }
 
     fn check_identity(&mut self, point: &RecoveryPoint) {
-        let Some((timeline, system)) = self.local.as_ref().and_then(|local| local.restored.as_ref()).map(|r| (r.timeline, r.system_identifier.clone())) else { return };
-        self.check(Check::observed(CheckId::TimelineAdvanced, timeline > point.timeline, format!("later than {}", point.timeline), timeline.to_string()));
-        self.check(Check::observed(CheckId::SystemIdentifierUnchanged, system == point.system_identifier, &point.system_identifier, &system));
+        let Some((timeline, system)) =
+            self.local.as_ref().and_then(|local| local.restored.as_ref()).map(|r| (r.timeline, r.system_identifier.clone()))
+        else {
+            return;
+        };
+        self.check(Check::observed(
+            CheckId::TimelineAdvanced,
+            timeline > point.timeline,
+            format!("later than {}", point.timeline),
+            timeline.to_string(),
+        ));
+        self.check(Check::observed(
+            CheckId::SystemIdentifierUnchanged,
+            system == point.system_identifier,
+            &point.system_identifier,
+            &system,
+        ));
     }
 
     fn restore_failed(&mut self, error: &RestoreError) -> Failure {
@@ -215,7 +242,9 @@ impl Drill {
         let proven = self.local()?.restored.as_ref().map(|restored| restored.proven);
         let reached = self.record.restores.last().and_then(|restore| restore.reached.clone());
         match (proven, reached) {
-            (Some(true), Some(reached)) => Ok(format!("paused at LSN {} before promotion: the last wanted transaction there, the first unwanted one not", reached.lsn)),
+            (Some(true), Some(reached)) => {
+                Ok(format!("paused at LSN {} before promotion: the last wanted transaction there, the first unwanted one not", reached.lsn))
+            }
             (Some(false), _) => Err(Failure::because(ReasonCode::TargetNotReached, "replay did not stop where it should have")),
             _ => Err(Failure::order("nothing has been restored")),
         }
@@ -227,9 +256,16 @@ impl Drill {
             return Err(Failure::order("nothing has been restored"));
         };
         let seen = format!("timeline {}, system {}", restored.timeline, restored.system_identifier);
-        let failed = self.record.checks.iter().find(|check| matches!(check.id, CheckId::TimelineAdvanced | CheckId::SystemIdentifierUnchanged) && !check.passed());
+        let failed = self
+            .record
+            .checks
+            .iter()
+            .find(|check| matches!(check.id, CheckId::TimelineAdvanced | CheckId::SystemIdentifierUnchanged) && !check.passed());
         match failed {
-            Some(check) => Err(Failure::because(check.id.reason(), format!("{}: expected {}, found {}", check.id.title(), check.expected, check.actual))),
+            Some(check) => Err(Failure::because(
+                check.id.reason(),
+                format!("{}: expected {}, found {}", check.id.title(), check.expected, check.actual),
+            )),
             None => Ok(seen),
         }
     }
@@ -245,10 +281,14 @@ impl Drill {
         let head = local.repository.head().map_err(|e| Failure::platform(&e))?;
         let release = tree_file(&local.repository, &head, gitops::tree::RELEASE)?;
         let change = gitops::tree::set_database(&release, &cluster).map_err(|e| Failure::platform(&e))?;
-        let commit = local.repository.commit(&[change], &format!("Point orders at {cluster}"), clock::now()).map_err(|e| Failure::platform(&e))?;
+        let commit =
+            local.repository.commit(&[change], &format!("Point orders at {cluster}"), clock::now()).map_err(|e| Failure::platform(&e))?;
         let reconciled = self.reconcile(&commit).await?;
         if reconciled.revision != commit {
-            return Err(Failure::because(ReasonCode::RevertNotApplied, format!("the reconciler stands at {} and has not applied {}", reconciled.revision.short(), commit.short())));
+            return Err(Failure::because(
+                ReasonCode::RevertNotApplied,
+                format!("the reconciler stands at {} and has not applied {}", reconciled.revision.short(), commit.short()),
+            ));
         }
         self.record.objectives.rto_parts.push(("switch".to_owned(), ms(begun.elapsed())));
         self.sum_rto();
@@ -266,7 +306,10 @@ impl Drill {
 
 fn log_of(error: &RestoreError) -> Option<&str> {
     match error {
-        RestoreError::TargetNotReached { log, .. } | RestoreError::Segment { log, .. } | RestoreError::SettingsBroken { log, .. } | RestoreError::Ended { log, .. } => Some(log),
+        RestoreError::TargetNotReached { log, .. }
+        | RestoreError::Segment { log, .. }
+        | RestoreError::SettingsBroken { log, .. }
+        | RestoreError::Ended { log, .. } => Some(log),
         _ => None,
     }
 }

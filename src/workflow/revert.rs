@@ -52,7 +52,10 @@ impl Drill {
     }
 
     fn note_traffic(&mut self, report: &TrafficSummary) {
-        self.journal("traffic", json!({ "acknowledged": report.acknowledged.len(), "failed": report.failed, "first_failure": report.first_failure }));
+        self.journal(
+            "traffic",
+            json!({ "acknowledged": report.acknowledged.len(), "failed": report.failed, "first_failure": report.first_failure }),
+        );
         // Only what was accepted after the recovery point is lost by going back to it.
         let lost = self.record.recovery_points.last().map_or(report.acknowledged.len(), |point| report.acknowledged_after(point.time));
         self.record.objectives.lost_writes = Some(lost as u64);
@@ -67,7 +70,11 @@ impl Drill {
         let same = reverted.applied == reverted.commit;
         self.require(Check::observed(CheckId::RevertApplied, same, reverted.commit.short(), reverted.applied.short()))?;
         let exact = self.tree_is_known_good(&reverted.commit)?;
-        Ok(format!("revision {} is applied{}", reverted.commit.short(), if exact { ", and its tree is the one before the change" } else { "" }))
+        Ok(format!(
+            "revision {} is applied{}",
+            reverted.commit.short(),
+            if exact { ", and its tree is the one before the change" } else { "" }
+        ))
     }
 
     fn tree_is_known_good(&mut self, commit: &CommitId) -> Result<bool, Failure> {

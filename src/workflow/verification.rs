@@ -17,8 +17,13 @@ impl Drill {
         let schema = format!("{} schema differences", result.schema.len());
         let rows: u64 = result.damaged_tables().map(|table| table.added + table.removed + table.changed).sum();
         let tables: Vec<_> = result.damaged_tables().map(|table| table.table.as_str()).collect();
-        let data = if tables.is_empty() { format!("all {} rows equal", result.rows()) } else { format!("{rows} differing rows in {}", tables.join(", ")) };
-        let first = self.require(Check::observed(CheckId::SchemaEqual, result.schema_equal(), "0 schema differences", schema).shown_in(file));
+        let data = if tables.is_empty() {
+            format!("all {} rows equal", result.rows())
+        } else {
+            format!("{rows} differing rows in {}", tables.join(", "))
+        };
+        let first =
+            self.require(Check::observed(CheckId::SchemaEqual, result.schema_equal(), "0 schema differences", schema).shown_in(file));
         let second = self.require(Check::observed(CheckId::DataEqual, result.data_equal(), "every row equal", data).shown_in(file));
         first.and(second)?;
         let tolerated = if result.tolerated.is_empty() {
@@ -35,7 +40,10 @@ impl Drill {
         self.record.objectives.rto_target_ms = Some(ms(allowed));
         match self.record.objectives.rto_ms {
             Some(took) if took <= ms(allowed) => Ok(format!("{took} ms")),
-            Some(took) => Err(Failure::because(turnback_core::drill::ReasonCode::RtoMissed, format!("recovery took {took} ms, and {} ms are allowed", ms(allowed)))),
+            Some(took) => Err(Failure::because(
+                turnback_core::drill::ReasonCode::RtoMissed,
+                format!("recovery took {took} ms, and {} ms are allowed", ms(allowed)),
+            )),
             None => Err(Failure::order("nothing has been restored")),
         }
     }

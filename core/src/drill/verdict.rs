@@ -60,16 +60,21 @@ pub fn verdict(checks: &[Check], incidents: &[Reason]) -> Verdict {
     let platform = |reason: &&Reason| {
         matches!(
             reason.code,
-            ReasonCode::PlatformFailed | ReasonCode::DiskFull | ReasonCode::Interrupted | ReasonCode::DeadlineExceeded | ReasonCode::BackupNotCompleted
+            ReasonCode::PlatformFailed
+                | ReasonCode::DiskFull
+                | ReasonCode::Interrupted
+                | ReasonCode::DeadlineExceeded
+                | ReasonCode::BackupNotCompleted
         )
     };
     if incidents.iter().any(|reason| platform(&reason)) {
         return Verdict { decision: Decision::Inconclusive, reasons: incidents.to_vec() };
     }
 
-    let failed = checks.iter().filter(|check| !check.passed()).map(|check| {
-        Reason::new(check.id.reason(), format!("{}: expected {}, found {}", check.id.title(), check.expected, check.actual))
-    });
+    let failed = checks
+        .iter()
+        .filter(|check| !check.passed())
+        .map(|check| Reason::new(check.id.reason(), format!("{}: expected {}, found {}", check.id.title(), check.expected, check.actual)));
     let mut reasons: Vec<Reason> = incidents.to_vec();
     for reason in failed {
         if !reasons.iter().any(|known| known.code == reason.code) {
@@ -84,11 +89,8 @@ pub fn verdict(checks: &[Check], incidents: &[Reason]) -> Verdict {
     }
     // A drill whose change did nothing is void whatever else failed in it.
     let void = reasons.iter().any(|reason| matches!(reason.code, ReasonCode::NoDamage | ReasonCode::RevertAloneHealed));
-    let decision = if void {
-        Decision::Inconclusive
-    } else {
-        reasons.iter().map(|reason| reason.code.decision()).max().unwrap_or(Decision::Go)
-    };
+    let decision =
+        if void { Decision::Inconclusive } else { reasons.iter().map(|reason| reason.code.decision()).max().unwrap_or(Decision::Go) };
     if reasons.is_empty() {
         reasons.push(Reason::new(
             ReasonCode::RecoveredExactly,
@@ -147,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_drill_without_damage_is_void() {
-        let checks = [Check::observed(CheckId::DamageShown, false, "a difference", "none"), Check::observed(CheckId::RtoMet, false, "1 s", "2 s")];
+        let checks =
+            [Check::observed(CheckId::DamageShown, false, "a difference", "none"), Check::observed(CheckId::RtoMet, false, "1 s", "2 s")];
         let drawn = verdict(&checks, &[]);
         assert_eq!((drawn.decision, drawn.reasons[0].code), (Decision::Inconclusive, ReasonCode::NoDamage));
     }

@@ -19,7 +19,9 @@ pub enum PositionError {
     #[error("“{0}” is not an LSN: write it as PostgreSQL prints it, for example 0/3000148")]
     Lsn(String),
     /// A time that could be read only with an offset.
-    #[error("the time “{0}” has no offset from UTC: write it out, for example “{0}+00”, because PostgreSQL and CloudNativePG read a bare time differently")]
+    #[error(
+        "the time “{0}” has no offset from UTC: write it out, for example “{0}+00”, because PostgreSQL and CloudNativePG read a bare time differently"
+    )]
     OffsetMissing(String),
     /// Not a time at all.
     #[error("“{0}” is not a time: write it as 2026-11-20 21:04:05.123456+00")]

@@ -65,7 +65,11 @@ pub async fn examine(question: &Question<'_>) -> Vec<Finding> {
     let nearest = question.work.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     match workdir::free_bytes(nearest) {
         Ok(free) if free >= SPACE => findings.push(well("space", format!("{} MB free below {}", free >> 20, nearest.display()))),
-        Ok(free) => findings.push(ill("space", format!("{} MB free below {}, {} MB are needed", free >> 20, nearest.display(), SPACE >> 20), "make room, or choose another --work directory")),
+        Ok(free) => findings.push(ill(
+            "space",
+            format!("{} MB free below {}, {} MB are needed", free >> 20, nearest.display(), SPACE >> 20),
+            "make room, or choose another --work directory",
+        )),
         Err(error) => findings.push(ill("space", error.to_string(), "choose another --work directory")),
     }
     match &account {
@@ -77,7 +81,11 @@ pub async fn examine(question: &Question<'_>) -> Vec<Finding> {
     }
     match super::leftovers(question.work) {
         Ok(left) if left.is_empty() => findings.push(well("leftovers", "none".into())),
-        Ok(left) => findings.push(ill("leftovers", format!("{} of interrupted or kept drills in {}", left.len(), question.work.display()), "turnback clean")),
+        Ok(left) => findings.push(ill(
+            "leftovers",
+            format!("{} of interrupted or kept drills in {}", left.len(), question.work.display()),
+            "turnback clean",
+        )),
         Err(error) => findings.push(ill("leftovers", error.to_string(), "choose another --work directory")),
     }
     match evidence::preflight(question.evidence) {
@@ -85,9 +93,13 @@ pub async fn examine(question: &Question<'_>) -> Vec<Finding> {
         Err(error) => findings.push(ill("evidence", error.to_string(), "choose another --evidence directory")),
     }
     match port(question.port) {
-        Ok(()) if question.port == 0 => findings.push(well("ports", "servers listen on sockets only; the application takes any free port".into())),
+        Ok(()) if question.port == 0 => {
+            findings.push(well("ports", "servers listen on sockets only; the application takes any free port".into()))
+        }
         Ok(()) => findings.push(well("ports", format!("port {} is free", question.port))),
-        Err(error) => findings.push(ill("ports", format!("port {}: {error}", question.port), "stop what listens there, or choose another --port")),
+        Err(error) => {
+            findings.push(ill("ports", format!("port {}: {error}", question.port), "stop what listens there, or choose another --port"))
+        }
     }
     findings
 }

@@ -169,7 +169,14 @@ impl Programs {
     ///
     /// # Errors
     /// [`ProgramsError`] where it cannot be started or does not end in time.
-    pub(crate) async fn run_with_input(&self, account: &Account, program: &str, args: &[OsString], input: Vec<u8>, limit: Duration) -> Result<Ended, ProgramsError> {
+    pub(crate) async fn run_with_input(
+        &self,
+        account: &Account,
+        program: &str,
+        args: &[OsString],
+        input: Vec<u8>,
+        limit: Duration,
+    ) -> Result<Ended, ProgramsError> {
         let expression = self.command(account, program, args).stdin_bytes(input).stderr_to_stdout().stdout_capture().unchecked();
         Self::ended(program.to_owned(), expression, limit).await
     }

@@ -271,7 +271,8 @@ impl Reconciler {
     #[must_use]
     pub fn logs(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.settings.run_directory).into_iter().flatten().flatten();
-        let mut logs: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log" || e == "jsonl")).collect();
+        let mut logs: Vec<_> =
+            entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log" || e == "jsonl")).collect();
         logs.sort();
         logs
     }
