@@ -109,7 +109,7 @@ async fn make_history() -> History {
     insert(&mut connection, 8).await;
     let sealed = seal(&options, LIMIT).await.unwrap();
     let point = recorded.point;
-    let lost = lost_commits(&programs, &account, &archive, 1, point.lsn, sealed.lsn, &[point.sentinel.xid], LIMIT).await.unwrap();
+    let lost = lost_commits(&programs, &account, &archive, &point, sealed.lsn, LIMIT).await.unwrap();
     connection.close().await.unwrap();
     let since = Instant::now();
     primary.stop(Shutdown::Fast).await.unwrap();
@@ -457,7 +457,7 @@ async fn a_killed_drill_leaves_nothing_after_clean_and_foreign_directories_are_n
     assert_eq!(leftovers(&root).unwrap().len(), 1);
     let report = clean(&root).await.unwrap();
     assert!(report.left.is_empty() && report.removed.iter().any(|line| line.contains(&pid.to_string())), "{report:?}");
-    assert_eq!(report.untouched, [foreign.clone()]);
+    assert_eq!(report.untouched, std::slice::from_ref(&foreign));
     assert!(leftovers(&root).unwrap().is_empty());
     assert!(foreign.join("precious").is_file() && target.join("precious").is_file());
     let again = clean(&root).await.unwrap();

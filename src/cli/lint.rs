@@ -158,6 +158,8 @@ fn nearest(step: &Step) -> String {
 /// Lines that Gherkin takes for a description, or refuses, because their keyword is misspelt.
 fn misspelt(source: &Source) -> Vec<(usize, usize, String, &'static str)> {
     const HEADS: [&str; 7] = ["Feature", "Background", "Scenario", "Scenario Outline", "Examples", "Rule", "Example"];
+    // Words of their own that a description may well begin with.
+    const WORDS: [&str; 6] = ["They", "Them", "This", "That", "Than", "Thin"];
     const STEPS: [&str; 5] = ["Given", "When", "Then", "And", "But"];
     let mut found = Vec::new();
     let mut in_text = false;
@@ -173,23 +175,24 @@ fn misspelt(source: &Source) -> Vec<(usize, usize, String, &'static str)> {
         let column = line.chars().count() - trimmed.chars().count() + 1;
         if let Some((head, _)) = trimmed.split_once(':') {
             let exact = HEADS.contains(&head) || matches!(head, "Scenario Template" | "Scenarios" | "Ability" | "Business Need");
-            if !exact && head.len() < 20 {
-                if let Some(keyword) =
-                    HEADS.iter().find(|keyword| strsim::damerau_levenshtein(&head.to_lowercase(), &keyword.to_lowercase()) <= 2)
-                {
-                    found.push((index + 1, column, format!("{head}:"), *keyword));
-                    continue;
-                }
+            let near = |keyword: &&&str| strsim::damerau_levenshtein(&head.to_lowercase(), &keyword.to_lowercase()) <= 2;
+            if !exact
+                && head.len() < 20
+                && let Some(keyword) = HEADS.iter().find(near)
+            {
+                found.push((index + 1, column, format!("{head}:"), *keyword));
+                continue;
             }
         }
         let word = trimmed.split_whitespace().next().unwrap_or_default();
-        if word.len() >= 4 && !STEPS.contains(&word) && word.chars().next().is_some_and(char::is_uppercase) && !word.contains(':') {
-            if let Some(keyword) = STEPS.iter().find(|keyword| keyword.len() >= 4 && strsim::damerau_levenshtein(word, keyword) == 1) {
-                // “They” is a word of its own in a description.
-                if !["They", "Them", "This", "That", "Than", "Thin"].contains(&word) {
-                    found.push((index + 1, column, word.to_owned(), *keyword));
-                }
-            }
+        let candidate = word.len() >= 4 && word.chars().next().is_some_and(char::is_uppercase) && !word.contains(':');
+        let near = |keyword: &&&str| keyword.len() >= 4 && strsim::damerau_levenshtein(word, keyword) == 1;
+        if candidate
+            && !STEPS.contains(&word)
+            && !WORDS.contains(&word)
+            && let Some(keyword) = STEPS.iter().find(near)
+        {
+            found.push((index + 1, column, word.to_owned(), *keyword));
         }
     }
     found

@@ -40,7 +40,7 @@ impl View {
     pub fn scenario(&self, feature: &str, name: &str, note: &str) {
         self.phase.set(None);
         self.line(&format!("{}  {}", feature.bold(), note.dimmed()));
-        self.line(&name.to_string());
+        self.line(name);
     }
 
     /// A heading when the drill enters another phase.

@@ -87,7 +87,7 @@ impl Drill {
         self.journal("change", json!(change));
         self.record.changes.push(change);
         self.package
-            .add_file(&format!("change/{}.sql", super::verification::slug(&name)), sql.as_bytes())
+            .add_file(format!("change/{}.sql", super::verification::slug(&name)), sql.as_bytes())
             .map_err(|e| Failure::platform(&e))?;
         self.change = Some(Deployed { name: name.clone(), sql, commit: commit.clone() });
         self.check_history(&name, true, CheckId::ChangeApplied).await?;

@@ -68,8 +68,10 @@ enum RawTarget {
     #[default]
     Time,
     Lsn,
-    Transaction,
-    RestorePoint,
+    #[serde(alias = "transaction")]
+    Xid,
+    #[serde(alias = "restore-point")]
+    Name,
     Immediate,
 }
 
@@ -110,8 +112,8 @@ impl Config {
             target: match raw.target {
                 RawTarget::Time => TargetKind::Time,
                 RawTarget::Lsn => TargetKind::Lsn,
-                RawTarget::Transaction => TargetKind::Xid,
-                RawTarget::RestorePoint => TargetKind::Name,
+                RawTarget::Xid => TargetKind::Xid,
+                RawTarget::Name => TargetKind::Name,
                 RawTarget::Immediate => TargetKind::Immediate,
             },
             rto: length("rto", raw.rto)?,

@@ -80,10 +80,10 @@ impl Drill {
                 if let Err(error) = local.primary.stop(Shutdown::Immediate).await {
                     self.record.cleanup.left.push(format!("the primary: {error}"));
                 }
-                if let Some(restored) = &mut local.restored {
-                    if let Err(error) = restored.server.stop(Shutdown::Immediate).await {
-                        self.record.cleanup.left.push(format!("the restored server: {error}"));
-                    }
+                if let Some(restored) = &mut local.restored
+                    && let Err(error) = restored.server.stop(Shutdown::Immediate).await
+                {
+                    self.record.cleanup.left.push(format!("the restored server: {error}"));
                 }
             }
             self.keep_log("logs/primary.log", local.primary.log_file());

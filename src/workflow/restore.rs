@@ -57,9 +57,7 @@ impl Drill {
         let begun = Instant::now();
         let primary = local.address(&local.primary);
         let sealed = recovery::seal(primary.options(), ARCHIVE_LIMIT).await.map_err(|e| Failure::platform(&e))?;
-        let except = [point.sentinel.xid];
-        let counted =
-            lost_commits(&programs, &account, &local.archive, point.timeline, point.lsn, sealed.lsn, &except, ARCHIVE_LIMIT).await;
+        let counted = lost_commits(&programs, &account, &local.archive, point, sealed.lsn, ARCHIVE_LIMIT).await;
         // WAL that cannot be read here cannot be replayed either; the plan and the restore name the segment.
         let lost = counted.ok();
         let last_commit = lost.as_ref().and_then(|lost| lost.last_commit).unwrap_or(point.sentinel_time).max(point.sentinel_time);

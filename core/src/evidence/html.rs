@@ -98,7 +98,7 @@ fn axis(record: &DrillRecord) -> Vec<Value> {
     for point in &record.recovery_points {
         marks.push((point.marker.lsn, "last wanted transaction", "plain"));
         marks.push((point.lsn, "recovery point", "point"));
-        marks.push((point.sentinel.lsn, "first unwanted transaction", "bad"));
+        marks.push((point.sentinel.lsn, "first unwanted transaction begins", "bad"));
     }
     for restore in &record.restores {
         // A time, a transaction or a name stands for the recovery point's own place.

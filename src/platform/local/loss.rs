@@ -6,7 +6,7 @@ use super::programs::args;
 use super::{Account, Archive, Programs, ProgramsError};
 use jiff::Timestamp;
 use std::time::Duration;
-use turnback_core::recovery::{Lsn, parse_time};
+use turnback_core::recovery::{Lsn, RecoveryPoint, parse_time};
 
 /// The commits between two positions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub enum LossError {
     },
 }
 
-/// Counts the commits in `[from, to)`, leaving out those of the transactions in `except` (our own sentinels). Everything up to `to` must be
-/// archived: see [`crate::recovery::seal`].
+/// Counts the commits from a recovery point up to `to`, leaving out the point's own sentinel. Everything up to `to` must be archived: see
+/// [`crate::recovery::seal`].
 ///
 /// # Errors
 /// [`LossError`] where the WAL cannot be read.
@@ -44,22 +44,21 @@ pub async fn lost_commits(
     programs: &Programs,
     account: &Account,
     archive: &Archive,
-    timeline: u32,
-    from: Lsn,
+    point: &RecoveryPoint,
     to: Lsn,
-    except: &[u64],
     limit: Duration,
 ) -> Result<Lost, LossError> {
+    let from = point.lsn;
     if to <= from {
         return Ok(Lost::default());
     }
-    let (timeline, start, end) = (timeline.to_string(), from.to_string(), to.to_string());
+    let (timeline, start, end) = (point.timeline.to_string(), from.to_string(), to.to_string());
     let call = args([&"--rmgr=Transaction", &"--path", &archive.dir(), &"--timeline", &timeline, &"--start", &start, &"--end", &end]);
     let ended = programs.run(account, "pg_waldump", &call, limit).await?;
     if !ended.ok {
         return Err(LossError::Unreadable { from, to, output: ended.output });
     }
-    Ok(count(&ended.output, except))
+    Ok(count(&ended.output, &[point.sentinel.xid]))
 }
 
 fn count(output: &str, except: &[u64]) -> Lost {

@@ -72,12 +72,11 @@ pub async fn examine(question: &Question<'_>) -> Vec<Finding> {
         )),
         Err(error) => findings.push(ill("space", error.to_string(), "choose another --work directory")),
     }
-    match &account {
-        Ok(account) => match account.reach(nearest) {
-            Ok(()) => findings.push(well("work", format!("{} can be reached by {}", nearest.display(), account.name))),
-            Err(error) => findings.push(ill("work", error.to_string(), "choose another --work directory, for example below /var/tmp")),
-        },
-        Err(_) => {}
+    if let Ok(account) = &account {
+        findings.push(match account.reach(nearest) {
+            Ok(()) => well("work", format!("{} can be reached by {}", nearest.display(), account.name)),
+            Err(error) => ill("work", error.to_string(), "choose another --work directory, for example below /var/tmp"),
+        });
     }
     match super::leftovers(question.work) {
         Ok(left) if left.is_empty() => findings.push(well("leftovers", "none".into())),

@@ -348,8 +348,7 @@ fn write(path: &Path, content: &[u8]) -> Result<(), ReconcileError> {
 
 /// The error in the migrator's log, or its last line.
 fn error_of(log: &str) -> String {
-    let errors =
-        log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).filter(|line| line["level"] == "ERROR");
-    let text = errors.filter_map(|line| Some(line.get("error")?.as_str()?.to_owned())).last();
+    let lines = log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let text = lines.filter(|line| line["level"] == "ERROR").find_map(|line| Some(line.get("error")?.as_str()?.to_owned()));
     text.unwrap_or_else(|| log.lines().last().unwrap_or("it wrote nothing").to_owned())
 }

@@ -29,7 +29,7 @@ impl Known {
         let json = serde_json::Value::from(secret).to_string();
         let forms = [
             secret.as_bytes().to_vec(),
-            json[1..json.len() - 1].as_bytes().to_vec(),
+            json.as_bytes()[1..json.len() - 1].to_vec(),
             percent(secret, "0123456789ABCDEF").into_bytes(),
             percent(secret, "0123456789abcdef").into_bytes(),
             base64(secret.as_bytes()).into_bytes(),
