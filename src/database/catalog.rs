@@ -20,15 +20,29 @@ const GROUPS: [(&str, &str); 3] = [
 /// Sequences asked for in one statement.
 const SEQUENCES_AT_ONCE: usize = 200;
 
-pub(super) async fn read(connection: &mut PgConnection) -> Result<Catalog, DatabaseError> {
+/// Reads the catalog. A second connection, which must see the same snapshot, halves the time: the server spends it planning.
+pub(super) async fn read(first: &mut PgConnection, second: Option<&mut PgConnection>) -> Result<Catalog, DatabaseError> {
+    let (relations, rest) = GROUPS.split_at(1);
+    let mut objects = match second {
+        Some(second) => {
+            let (mut objects, more) = futures::future::try_join(groups(first, relations), groups(second, rest)).await?;
+            objects.extend(more);
+            objects
+        }
+        None => groups(first, &GROUPS).await?,
+    };
+    sequence_values(first, &mut objects).await?;
+    Ok(Catalog::new(objects))
+}
+
+async fn groups(connection: &mut PgConnection, wanted: &[(&'static str, &'static str)]) -> Result<Vec<Object>, DatabaseError> {
     let mut objects = Vec::new();
-    for (group, sql) in GROUPS {
+    for (group, sql) in wanted {
         for row in fetch(connection, expand(sql), "read the catalog's", group).await? {
             objects.push(object(&row).map_err(|source| failed("understand the catalog's", group)(source))?);
         }
     }
-    sequence_values(connection, &mut objects).await?;
-    Ok(Catalog::new(objects))
+    Ok(objects)
 }
 
 fn object(row: &sqlx::postgres::PgRow) -> Result<Object, sqlx::Error> {

@@ -115,7 +115,17 @@ pub async fn snapshot(address: &Address, options: &SnapshotOptions, directory: &
 
     let mut first = session::open(address, options.exported_snapshot.as_deref(), options.statement_timeout).await?;
     let server = server(&mut first, address).await?;
-    let catalog = catalog::read(&mut first).await?;
+    let most = options.connections.max(1);
+    let shared = match &options.exported_snapshot {
+        Some(id) => Some(id.clone()),
+        None if most > 1 => Some(session::export(&mut first).await?),
+        None => None,
+    };
+    let mut second = match most {
+        1 => None,
+        _ => Some(session::open(address, shared.as_deref(), options.statement_timeout).await?),
+    };
+    let catalog = catalog::read(&mut first, second.as_mut()).await?;
     let mut excluded = Vec::new();
     let listed = tables::list(&mut first, &mut excluded).await?;
     let mut states: Vec<TableState> = listed
@@ -124,14 +134,10 @@ pub async fn snapshot(address: &Address, options: &SnapshotOptions, directory: &
         .collect();
 
     let work = Arc::new(scan::Work::new(listed, writer));
-    let wanted = work.connections(options.connections.max(1));
-    let shared = match &options.exported_snapshot {
-        Some(id) => Some(id.clone()),
-        None if wanted > 1 => Some(session::export(&mut first).await?),
-        None => None,
-    };
-    let others = (1..wanted).map(|_| session::open(address, shared.as_deref(), options.statement_timeout));
+    let wanted = work.connections(most);
+    let others = (2..wanted).map(|_| session::open(address, shared.as_deref(), options.statement_timeout));
     let mut connections = futures::future::try_join_all(others).await?;
+    connections.extend(second.filter(|_| wanted > 1));
     // The first session exported the snapshot: it ends last by doing the last share of the work.
     connections.push(first);
     let sums = scan::run(Arc::clone(&work), connections).await?;

@@ -1,3 +1,5 @@
+//! Tests of the package: what ends up in it, what never does, and what a sealed one holds.
+
 use super::*;
 use serde_json::Value;
 use turnback_core::drill::{Check, CheckId, verdict};

@@ -144,7 +144,7 @@ impl Drill {
         let run_directory = dir.join("application");
         account.make_dir(&run_directory, 0o755).map_err(|e| platform(&e))?;
         let settings = Settings {
-            launcher: Launcher { command: self.settings.launcher.clone(), account: account.switch_to() },
+            launcher: Launcher { command: self.settings.launcher.clone(), account: None },
             run_directory,
             port: (self.settings.port != 0).then_some(self.settings.port),
             serve: with_application,

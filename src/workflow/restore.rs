@@ -97,18 +97,6 @@ impl Drill {
         };
 
         let options = ServerOptions { socket_dir, port: PORT, settings: Vec::new() };
-        let begun = Instant::now();
-        let verification = verify(&programs, &account, &path, super::known_good::VERIFY_LIMIT).await.map_err(|e| Failure::platform(&e))?;
-        parts.push(("verify".to_owned(), ms(begun.elapsed())));
-        let said = verification
-            .damaged_file
-            .as_ref()
-            .map_or_else(|| verification.output.clone(), |file| format!("{file}: {}", verification.output));
-        if let Err(failure) = self.require(Check::observed(CheckId::BackupIntact, verification.ok, "every file as its manifest says", said))
-        {
-            self.record.restores.push(record);
-            return Err(failure);
-        }
         let request = RestoreRequest {
             programs: &programs,
             account: &account,
@@ -120,7 +108,23 @@ impl Drill {
             archive_to: None,
             limit: REPLAY_LIMIT,
         };
-        let paused = match restore(request).await {
+        // Both only read the backup: it is verified while it is being restored.
+        let (verification, restored) = tokio::join!(verify(&programs, &account, &path, super::known_good::VERIFY_LIMIT), restore(request));
+        let verification = verification.map_err(|e| Failure::platform(&e))?;
+        let said = verification
+            .damaged_file
+            .as_ref()
+            .map_or_else(|| verification.output.clone(), |file| format!("{file}: {}", verification.output));
+        if let Err(failure) = self.require(Check::observed(CheckId::BackupIntact, verification.ok, "every file as its manifest says", said))
+        {
+            self.record.restores.push(record);
+            if let Ok(mut paused) = restored {
+                // What was restored from a damaged backup is of no use, whatever it looks like.
+                paused.stop().await.map_err(|e| Failure::platform(&e))?;
+            }
+            return Err(failure);
+        }
+        let paused = match restored {
             Ok(paused) => paused,
             Err(error) => {
                 self.record.restores.push(record);

@@ -148,8 +148,9 @@ impl Application {
             .env("LISTEN", format!("127.0.0.1:{port}"))
             .env("ORDERS_VERSION", version)
             .stdin_null()
-            .stdout_path(log.path())
+            // The outer redirection comes first: standard error must follow standard output into the log, not the caller's.
             .stderr_to_stdout()
+            .stdout_path(log.path())
             .unchecked();
         let handle = expression.start().map_err(|source| ApplicationError::Start { program: settings.launcher.program(), source })?;
         let pid = handle.pids().first().and_then(|pid| Pid::from_raw(i32::try_from(*pid).ok()?));
