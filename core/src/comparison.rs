@@ -120,6 +120,15 @@ impl Comparison {
         self.tables.iter().filter_map(|table| table.rows_right).sum()
     }
 
+    /// The same without the schema differences and the tables that the two questions answer with yes, so that only the rest counts.
+    #[must_use]
+    pub fn without(&self, schema: impl Fn(&Difference) -> bool, tables: impl Fn(&TableComparison) -> bool) -> Self {
+        let mut rest = self.clone();
+        rest.schema.retain(|difference| !schema(difference));
+        rest.tables.retain(|table| !tables(table));
+        rest
+    }
+
     /// In one line: “2 schema objects and 1,000 rows in 1 table differ”.
     #[must_use]
     pub fn summary(&self) -> String {

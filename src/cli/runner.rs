@@ -54,6 +54,11 @@ pub async fn run(
         }
     }
     view.finishing();
+    world.drill.end_platform().await;
+    // Whoever interrupts while everything is being stopped does not get a GO.
+    if let Some(signal) = signals.next().now_or_never() {
+        world.drill.fail(Failure::new(Reason::new(ReasonCode::Interrupted, format!("{signal} while the platform was being stopped"))));
+    }
     world.drill.finish().await
 }
 

@@ -3,6 +3,15 @@
 use super::DatabaseError;
 use sqlx::{PgConnection, Row};
 
+/// The table in which the migrator keeps its history.
+pub const TABLE: &str = "public._sqlx_migrations";
+
+/// Whether a schema object is part of that table: every migration changes it, also one that does nothing else.
+#[must_use]
+pub fn owns(object: &str) -> bool {
+    object.strip_prefix(TABLE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest == "_pkey")
+}
+
 /// One applied migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

@@ -53,6 +53,7 @@ impl Drill {
             return Err(Failure::order("no application runs on this platform"));
         };
         local.traffic = Some(Traffic::start(application));
+        local.orders_placed = true;
         Ok("orders are being placed".into())
     }
 

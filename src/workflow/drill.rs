@@ -65,6 +65,8 @@ pub struct Drill {
     pub(super) change: Option<super::change::Deployed>,
     pub(super) reverted: Option<super::revert::Reverted>,
     pub(super) faults: super::faults::Faults,
+    /// How to reach the servers that were kept.
+    pub(super) kept: Vec<String>,
 }
 
 impl fmt::Debug for Drill {
@@ -81,8 +83,15 @@ impl Drill {
     pub fn begin(settings: Settings, scenario: Scenario) -> Result<Self, StartError> {
         let id = uuid::Uuid::now_v7().to_string();
         let started = clock::now();
-        let package = Package::create(&settings.evidence, started, &scenario.name)?;
+        // The work directory first: a drill that may not run leaves no empty evidence behind.
         let workdir = WorkDir::open(&settings.work, &id, &settings.account, SPACE)?;
+        let package = match Package::create(&settings.evidence, started, &scenario.name) {
+            Ok(package) => package,
+            Err(error) => {
+                workdir.remove()?;
+                return Err(error.into());
+            }
+        };
         let run = Run {
             id,
             nonce: uuid::Uuid::new_v4().simple().to_string(),
@@ -142,6 +151,7 @@ impl Drill {
             change: None,
             reverted: None,
             faults: Default::default(),
+            kept: Vec::new(),
         };
         if let Some(config) = &drill.settings.config {
             drill.record.objectives.rto_target_ms = config.rto.map(ms);

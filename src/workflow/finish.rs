@@ -28,8 +28,7 @@ const LOG_LIMIT: u64 = 4 * 1024 * 1024;
 impl Drill {
     /// Ends the drill: nothing of the platform remains unless it is to be kept.
     pub async fn finish(mut self) -> Finished {
-        self.enter(Phase::Verdict);
-        let kept = self.take_down().await;
+        self.end_platform().await;
         self.check_objectives();
         let skipped = self.record.scenario.steps.iter().any(|step| step.status == StepStatus::Skipped);
         let failed = self.record.scenario.steps.iter().any(|step| step.status == StepStatus::Failed);
@@ -47,11 +46,13 @@ impl Drill {
         self.record.run.wall_ms = ms(self.begun.elapsed());
         let package = self.package.path().to_path_buf();
         let unsealed = self.package.seal(&self.record).err().map(|error| super::outcome::chain(&error));
-        Finished { record: self.record, package, kept, unsealed }
+        Finished { record: self.record, package, kept: self.kept, unsealed }
     }
 
-    async fn take_down(&mut self) -> Vec<String> {
-        let mut kept = Vec::new();
+    /// Stops and removes what was created, unless it is to be kept; [`Drill::finish`] does so too where it has not been done. An
+    /// interruption that comes meanwhile can still be put on the record.
+    pub async fn end_platform(&mut self) {
+        self.enter(Phase::Verdict);
         if let Some(mut local) = self.local.take() {
             if let Some(traffic) = local.traffic.take() {
                 traffic.stop().await;
@@ -63,10 +64,10 @@ impl Drill {
             }
             if self.settings.keep {
                 for server in std::iter::once(&local.primary).chain(local.restored.as_ref().map(|restored| &restored.server)) {
-                    kept.push(format!("psql '{}'", server.url(&local.database)));
+                    self.kept.push(format!("psql '{}'", server.url(&local.database)));
                 }
                 if let Some(application) = local.reconciler.application() {
-                    kept.push(format!("curl http://{}/healthz", application.address()));
+                    self.kept.push(format!("curl http://{}/healthz", application.address()));
                 }
                 local.reconciler.detach();
                 local.primary.detach();
@@ -100,6 +101,10 @@ impl Drill {
             if self.settings.keep {
                 self.record.cleanup.left.push(format!("kept on request: {} (`turnback clean` removes it)", dir.display()));
             } else {
+                // An interruption may have dropped a start or a restore half way: whatever of it still runs goes first.
+                if let Err(left) = work.end_processes().await {
+                    self.record.cleanup.left.extend(left);
+                }
                 match work.remove() {
                     Ok(()) => {
                         self.record.cleanup.removed.push("servers, application, repository, WAL archive and backups of this drill".into())
@@ -109,7 +114,6 @@ impl Drill {
             }
         }
         self.record.cleanup.complete = self.record.cleanup.left.is_empty();
-        kept
     }
 
     fn keep_log(&mut self, name: &str, path: &Path) {

@@ -51,6 +51,8 @@ pub(super) struct Local {
     pub database: String,
     pub with_application: bool,
     pub traffic: Option<Traffic>,
+    /// Whether the application has been placing orders since the platform came up.
+    pub orders_placed: bool,
     /// Base backups with where they lie, oldest first.
     pub backups: Vec<(BaseBackup, PathBuf)>,
 }
@@ -185,6 +187,7 @@ impl Drill {
             database,
             with_application,
             traffic: None,
+            orders_placed: false,
             backups: vec![(taken, path)],
         });
         self.remember_application();

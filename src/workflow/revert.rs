@@ -99,8 +99,9 @@ impl Drill {
             return Err(Failure::order("no known-good state is recorded"));
         };
         let result = self.compare_with(&point, "after-revert").await?;
-        let check = Check::observed(CheckId::RevertAloneInsufficient, !result.equal(), "still damaged after the revert", result.summary());
+        let damage = self.damage(&result)?;
+        let check = Check::observed(CheckId::RevertAloneInsufficient, !damage.equal(), "still damaged after the revert", damage.summary());
         self.require(check.shown_in("comparisons/after-revert.json"))?;
-        Ok(result.summary())
+        Ok(damage.summary())
     }
 }

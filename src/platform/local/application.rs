@@ -147,6 +147,8 @@ impl Application {
             .expression(&["serve"], url)
             .env("LISTEN", format!("127.0.0.1:{port}"))
             .env("ORDERS_VERSION", version)
+            // Its directory tells `turnback clean` whose it is, also before it is recorded.
+            .dir(&settings.run_directory)
             .stdin_null()
             // The outer redirection comes first: standard error must follow standard output into the log, not the caller's.
             .stderr_to_stdout()
@@ -315,6 +317,11 @@ impl Launcher {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
             expression = expression.env_remove(name);
         }
+        // In a process group of its own: Ctrl-C reaches Turnback alone, which then stops everything in order.
+        let expression = expression.before_spawn(|command| {
+            command.process_group(0);
+            Ok(())
+        });
         match self.account {
             None => expression,
             Some((uid, gid)) => expression.before_spawn(move |command| {

@@ -3,9 +3,11 @@
 //! It knows nothing about what the programs are used for.
 
 use super::Account;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The environment variable that names the directory of PostgreSQL's programs.
@@ -183,9 +185,11 @@ impl Programs {
 
     async fn ended(program: String, expression: duct::Expression, limit: Duration) -> Result<Ended, ProgramsError> {
         let name = program.clone();
+        let failed = |source| ProgramsError::NotRun { program: program.clone(), source };
+        let handle = Arc::new(expression.start().map_err(failed)?);
+        let _guard = KilledOnDrop(Arc::clone(&handle));
         let work = move || {
             let failed = |source| ProgramsError::NotRun { program: name.clone(), source };
-            let handle = expression.start().map_err(failed)?;
             match handle.wait_timeout(limit).map_err(failed)? {
                 Some(output) => {
                     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -200,6 +204,22 @@ impl Programs {
         match tokio::task::spawn_blocking(work).await {
             Ok(ended) => ended,
             Err(join) => Err(ProgramsError::NotRun { program, source: std::io::Error::other(join) }),
+        }
+    }
+}
+
+/// Nobody waits for the program any more: it and its children, which share its process group, end at once.
+struct KilledOnDrop(Arc<duct::Handle>);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        if !matches!(self.0.try_wait(), Ok(None)) {
+            return;
+        }
+        for pid in self.0.pids() {
+            if let Some(group) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ended_meanwhile = kill_process_group(group, Signal::KILL);
+            }
         }
     }
 }

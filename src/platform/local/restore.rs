@@ -9,7 +9,8 @@ use crate::recovery::{ObserveError, observe, prove, replay_status};
 use crate::wait::{Poll, Wait, WaitError};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use turnback_core::evidence::Reached;
 use turnback_core::recovery::{RecoveryPoint, RestorePlan, Target, pg_time};
@@ -178,17 +179,29 @@ fn settings(request: &RestoreRequest<'_>, server: &Server) -> Vec<(String, Strin
 /// Copies a backup; the WAL in it is left out, because replay reads the archive's, and a second copy there would only hide what that lacks.
 async fn copy_backup(from: &Path, to: &Path, account: &Account) -> Result<(), RestoreError> {
     let (from, to, account) = (from.to_owned(), to.to_owned(), account.clone());
-    let copied = tokio::task::spawn_blocking(move || copy_tree(&from, &to, &account)).await;
+    let abandoned = Abandoned::default();
+    let stop = Arc::clone(&abandoned.0);
+    let copied = tokio::task::spawn_blocking(move || copy_tree(&from, &to, &account, &stop)).await;
     copied.unwrap_or_else(|join| Err(RestoreError::io("copy", PathBuf::from("the base backup"), std::io::Error::other(join))))
 }
 
-fn copy_tree(from: &Path, to: &Path, account: &Account) -> Result<(), RestoreError> {
+/// Tells the copying threads, when it is dropped, that nobody waits for them any more.
+#[derive(Default)]
+struct Abandoned(Arc<AtomicBool>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path, account: &Account, stop: &AtomicBool) -> Result<(), RestoreError> {
     if to.exists() {
         return Err(RestoreError::io("create", to.to_owned(), std::io::ErrorKind::AlreadyExists.into()));
     }
     let mut files = VecDeque::new();
     let mut directories = vec![PathBuf::new()];
-    while let Some(directory) = directories.pop() {
+    while !stop.load(Ordering::Relaxed) && let Some(directory) = directories.pop() {
         let target = to.join(&directory);
         account.make_dir(&target, 0o700).map_err(ServerError::from)?;
         let source = from.join(&directory);
@@ -211,6 +224,9 @@ fn copy_tree(from: &Path, to: &Path, account: &Account) -> Result<(), RestoreErr
     }
     let files = Mutex::new(files);
     let copy = || loop {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         // A poisoned queue means that the other copier panicked; what is left is still right.
         let Some(path) = files.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front() else { return Ok(()) };
         let target = to.join(&path);

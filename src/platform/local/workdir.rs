@@ -169,12 +169,37 @@ impl WorkDir {
         file.write_all(format!("{line}\n").as_bytes()).map_err(io("write", &path))
     }
 
+    /// Ends what still runs of this run, such as a server whose start was interrupted.
+    ///
+    /// # Errors
+    /// What could not be ended, in words.
+    pub async fn end_processes(&self) -> Result<(), Vec<String>> {
+        let (_, left) = super::workdir_clean::end_all(&self.run).await;
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    }
+
     /// Removes the directory of this run. Its processes must have ended.
     ///
     /// # Errors
     /// [`WorkDirError::Io`] naming what cannot be removed.
     pub fn remove(self) -> Result<(), WorkDirError> {
-        std::fs::remove_dir_all(&self.run).map_err(io("remove", &self.run))
+        remove_tree(&self.run).map_err(io("remove", &self.run))
+    }
+}
+
+/// How often a directory is removed again because something was still put into it: what was ended a moment ago may be writing its last file.
+const REMOVALS: usize = 5;
+
+/// Removes a directory with all it holds.
+pub(super) fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    let mut left = REMOVALS;
+    loop {
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if left > 0 && error.kind() == std::io::ErrorKind::DirectoryNotEmpty => left -= 1,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !dir.exists() => return Ok(()),
+            Err(error) if left > 0 && error.kind() == std::io::ErrorKind::NotFound => left -= 1,
+            ended => return ended,
+        }
     }
 }
 

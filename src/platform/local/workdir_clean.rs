@@ -2,9 +2,11 @@
 //!
 //! Only directories that carry our marker are touched, nothing is followed out of them, and a second call finds nothing to do.
 
-use super::workdir::{LOCK_FILE, Lock, OWNER_FILE, Owner, PROCESSES_FILE, Process, WorkDirError, check_root, io, start_ticks};
+use super::workdir::{LOCK_FILE, Lock, OWNER_FILE, Owner, PROCESSES_FILE, Process, WorkDirError, check_root, io, remove_tree, start_ticks};
+use super::programs::NEEDED;
 use crate::wait::{Poll, Wait, WaitError};
 use rustix::process::{Pid, Signal, kill_process};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,21 +89,15 @@ pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
     let (ours, foreign) = sort(root)?;
     report.untouched = foreign;
     for (dir, owner) in ours {
-        let mut running = false;
-        for (pid, signal) in processes(&dir) {
-            match end(pid, signal, &dir).await {
-                Ok(what) => report.removed.push(what),
-                Err(error) => {
-                    running = true;
-                    report.left.push(error);
-                }
-            }
-        }
+        let (ended, left) = end_all(&dir).await;
+        let running = !left.is_empty();
+        report.removed.extend(ended);
+        report.left.extend(left);
         if running {
             report.left.push(format!("{} (run {}): its processes still run", dir.display(), owner.run));
             continue;
         }
-        match std::fs::remove_dir_all(&dir) {
+        match remove_tree(&dir) {
             Ok(()) => report.removed.push(format!("{} (run {})", dir.display(), owner.run)),
             Err(error) => report.left.push(format!("{} (run {}): {error}", dir.display(), owner.run)),
         }
@@ -116,14 +112,60 @@ pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
     Ok(report)
 }
 
-/// The processes that provably belong to a run's directory: recorded ones that are still the same process, and PostgreSQL servers whose
-/// working directory is a data directory in it. Each with the signal that ends it: PostgreSQL's immediate shutdown ends its children too.
+/// Ends everything that belongs to a run's directory; returns what was ended and what could not be.
+pub(super) async fn end_all(dir: &Path) -> (Vec<String>, Vec<String>) {
+    let (mut ended, mut left) = (Vec::new(), Vec::new());
+    // Ending a server or program ends its children as well, each a moment later: the second look finds those that are still there.
+    for _ in 0..2 {
+        for (pid, signal) in processes(dir) {
+            match end(pid, signal, dir).await {
+                Ok(what) => ended.push(what),
+                Err(error) => left.push(error),
+            }
+        }
+    }
+    (ended, left)
+}
+
+/// The processes that provably belong to a run's directory: recorded ones that are still the same process, PostgreSQL servers whose working
+/// directory is a data directory in it, and programs that a drill starts which work in it or were told to. Each with the signal that ends it:
+/// PostgreSQL's immediate shutdown ends its children too.
 fn processes(dir: &Path) -> Vec<(u32, Signal)> {
     let recorded = std::fs::read_to_string(dir.join(PROCESSES_FILE)).unwrap_or_default();
     let recorded = recorded.lines().filter_map(|line| serde_json::from_str::<Process>(line).ok());
     let mut pids: Vec<_> = recorded.filter(same_process).map(|process| (process.pid, Signal::TERM)).collect();
     pids.extend(data_dirs(dir, DEPTH).iter().filter_map(|data| postmaster(data)).map(|pid| (pid, Signal::QUIT)));
+    for pid in working_in(dir) {
+        if !pids.iter().any(|(known, _)| *known == pid) {
+            pids.push((pid, Signal::TERM));
+        }
+    }
     pids
+}
+
+/// Programs of a drill that were not recorded, because the drill was killed between starting and recording them, or never are, because they
+/// end by themselves (`initdb`, `pg_basebackup`, the migrator). Someone's shell in the directory is none of them.
+fn working_in(dir: &Path) -> Vec<u32> {
+    let ours = std::env::current_exe().ok();
+    let real = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).filter(|pid| *pid != std::process::id());
+    pids.filter(|pid| {
+        let Ok(executable) = std::fs::read_link(format!("/proc/{pid}/exe")) else { return false };
+        let name = executable.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default().trim_end_matches(" (deleted)").to_owned();
+        let started_by_drills = NEEDED.contains(&name.as_str()) || name == "orders" || Some(&executable) == ours.as_ref();
+        started_by_drills && (works_in(*pid, &real) || told_of(*pid, dir))
+    })
+    .collect()
+}
+
+fn works_in(pid: u32, dir: &Path) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
+}
+
+fn told_of(pid: u32, dir: &Path) -> bool {
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split(|byte| *byte == 0).any(|argument| Path::new(std::ffi::OsStr::from_bytes(argument)).starts_with(dir))
 }
 
 fn same_process(process: &Process) -> bool {

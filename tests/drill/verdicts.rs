@@ -1,0 +1,198 @@
+//! Faults that a drill must notice while it runs: damaged backups and WAL, drills without damage, a revert that never arrives.
+
+use crate::support::{HARM, Place, SHOP, Scenario, tampered, until};
+
+fn drill(scenario: &Scenario) -> (Place, crate::support::Ran) {
+    let place = Place::new();
+    let ran = place.drill(scenario);
+    place.assert_nothing_left();
+    (place, ran)
+}
+
+#[test]
+fn a_segment_that_is_missing_truncated_or_altered_is_named() {
+    for (harm, code) in [("missing", "wal-segment-missing"), ("truncated", "wal-segment-damaged"), ("altered by one byte", "wal-segment-damaged")]
+    {
+        let fault = format!("When the fault: the WAL segment that holds the recovery point is {harm}");
+        let (place, ran) = drill(&Scenario::shop().before("is restored to", &fault));
+        let journal = place.journal();
+        let segment = journal.split("WAL segment ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+        ran.no_go(code, &[&segment]);
+        assert!(!journal.contains("\"kind\":\"promoted\""), "a server was promoted from damaged WAL");
+    }
+}
+
+#[test]
+fn a_file_of_the_backup_that_is_missing_truncated_or_altered_is_named() {
+    for harm in ["missing", "truncated", "altered by one byte"] {
+        let fault = format!("When the fault: a file of the base backup is {harm}");
+        let (place, ran) = drill(&Scenario::shop().before("is restored to", &fault));
+        let journal = place.journal();
+        let file = journal.split("backup file base/").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+        ran.no_go("backup-damaged", &[&file]);
+        assert!(!journal.contains("\"kind\":\"replay-paused\""), "a damaged backup was replayed");
+    }
+}
+
+#[test]
+fn a_damaged_backup_is_found_before_the_change_already() {
+    let fault = "Given the fault: a file of the base backup is altered by one byte";
+    let (place, ran) = drill(&Scenario::shop().before("the last backup is verified", fault));
+    ran.no_go("backup-damaged", &["base/"]);
+    assert!(!place.journal().contains("\"kind\":\"change\""), "the change was deployed without a backup to go back to");
+}
+
+#[test]
+fn a_migration_that_changes_nothing_voids_the_drill() {
+    for sql in ["SELECT 1;", "UPDATE shop SET price = price;", "CREATE TABLE gone (id int); DROP TABLE gone;"] {
+        drill(&Scenario::own(SHOP, sql)).1.inconclusive("no-damage", &["the damage is shown"]);
+    }
+}
+
+#[test]
+fn orders_placed_meanwhile_are_not_the_damage_of_a_migration() {
+    let scenario = Scenario::shop()
+        .instead("a platform with", "Given a platform with the sample application running")
+        .before("is deployed", "When the application keeps taking orders")
+        .instead("is deployed:", "When the migration \"changes_nothing\" is deployed");
+    drill(&scenario).1.inconclusive("no-damage", &[]);
+}
+
+#[test]
+fn a_migration_that_fails_damages_nothing() {
+    let (_, ran) = drill(&Scenario::own(SHOP, "ALTER TABLE shop DROP COLUMN nothere;"));
+    ran.inconclusive("change-not-applied", &["nothere"]);
+}
+
+#[test]
+fn a_migration_that_heals_when_reverted_needs_no_restore() {
+    // The damage is undone by hand before it is looked at again: the restore was never shown to be needed.
+    let healed = tampered("UPDATE shop SET price = id WHERE id % 2 = 0;");
+    let (_, ran) = drill(&Scenario::shop().before("the data is still damaged", &healed));
+    ran.inconclusive("revert-alone-healed", &[]);
+}
+
+#[test]
+fn one_transaction_beside_the_target_is_noticed() {
+    let early = Scenario::shop().before("is restored to", "When the fault: the restore stops one transaction too early");
+    drill(&early).1.no_go("restored-too-early", &["transaction", "it is not there"]);
+    for kind in ["time", "transaction"] {
+        let late = Scenario::shop()
+            .before("is restored to", "When the fault: the restore stops one transaction too late")
+            .instead("is restored to", &format!("When the database is restored to \"good\" by {kind}"));
+        drill(&late).1.no_go("restored-too-late", &["transaction", "it is there"]);
+    }
+}
+
+#[test]
+fn whatever_differs_on_the_restored_server_is_found_and_named() {
+    for (sql, code, named) in [
+        ("DELETE FROM shop WHERE id = 7;", "data-differs", "public.shop"),
+        ("UPDATE shop SET price = 1.0 WHERE id = 1;", "data-differs", "public.shop"),
+        ("SELECT setval('tickets', 1000);", "schema-differs", "public.tickets"),
+        ("GRANT SELECT ON shop TO clerk;", "schema-differs", "public.shop"),
+        ("ALTER TABLE shop DISABLE TRIGGER stamped;", "schema-differs", "stamped"),
+        ("DROP INDEX by_name;", "schema-differs", "public.by_name"),
+        ("ALTER TABLE shop ALTER name SET DEFAULT 'other';", "schema-differs", "public.shop.name"),
+    ] {
+        let (place, ran) = drill(&Scenario::shop().before("schema and data equal", &tampered(sql)));
+        assert_eq!(ran.verdict()["reasons"][0]["code"], code, "{sql}: {:#}", ran.verdict());
+        ran.no_go(code, &[named]);
+        let found = std::fs::read_to_string(place.package().unwrap().join("comparisons/after-restore.json")).unwrap();
+        assert!(found.contains(named), "{sql}: {named} is not in the comparison");
+    }
+}
+
+#[test]
+fn a_revert_that_is_not_reconciled_is_no_way_back() {
+    let suspended = Scenario::shop().before("is reverted in Git", "When the fault: the reconciler is suspended");
+    let (place, ran) = drill(&suspended);
+    ran.no_go("revert-not-applied", &["exactly the reverting revision"]);
+    assert!(!place.journal().contains("\"kind\":\"promoted\""), "a restore was begun although the bad code still ran");
+}
+
+#[test]
+fn a_migration_that_comes_back_after_the_restore_is_noticed() {
+    let again = Scenario::shop()
+        .instead("a platform with", "Given a platform with the sample application running")
+        .instead("is deployed:", "When the migration \"corrupt_dummy\" is deployed")
+        .before("schema and data equal", "When the application is pointed at the restored database")
+        .before("schema and data equal", "When the fault: the migration is applied again after the restore");
+    drill(&again).1.no_go("schema-differs", &["public.dummy.quantity"]);
+    // A scenario that only asks for the history is told as well.
+    drill(&again.without("schema and data equal")).1.no_go("change-in-history", &["corrupt_dummy"]);
+}
+
+#[test]
+fn a_drill_that_leaves_out_what_counts_is_never_go() {
+    for (left_out, missing) in [
+        ("the last backup is verified", None),
+        ("schema or data differ", Some("damage-shown")),
+        ("exactly the reverting revision", Some("revert-applied")),
+        ("is still damaged", Some("revert-alone-insufficient")),
+        ("schema and data equal", Some("data-equal")),
+        ("is not in the migration history", Some("change-not-in-history")),
+    ] {
+        let (_, ran) = drill(&Scenario::shop().without(left_out));
+        match missing {
+            // The fresh backup is verified anyway.
+            None => ran.goes(),
+            Some(check) => ran.inconclusive("check-not-run", &[check]),
+        };
+    }
+    let mut nothing_restored = Scenario::shop();
+    for step in ["is restored to", "replay stopped", "on a new timeline", "schema and data equal", "is not in the migration history"] {
+        nothing_restored = nothing_restored.without(step);
+    }
+    drill(&nothing_restored).1.inconclusive("check-not-run", &["replay-paused-at-target"]);
+}
+
+#[test]
+fn what_comes_after_a_failed_step_is_skipped_and_on_the_record() {
+    let (_, ran) = drill(&Scenario::shop().before("is reverted in Git", "Then table \"shop\" has 51 changed rows"));
+    ran.no_go("expectation-failed", &["public.shop", "50 changed"]);
+    let steps = ran.evidence.as_ref().unwrap()["predicate"]["steps"].to_string();
+    assert!(steps.contains("skipped"), "{steps}");
+}
+
+#[test]
+fn a_full_disk_says_nothing_about_the_release() {
+    let place = Place::new();
+    // A file system of its own; where one cannot be mounted (not root), there is no way to fill one.
+    let mounted = |size: &str, place: &Place| {
+        std::fs::create_dir(place.work()).unwrap();
+        duct::cmd!("mount", "-t", "tmpfs", "-o", format!("size={size},mode=0755"), "tmpfs", place.work()).stderr_null().run().is_ok()
+    };
+    let unmount = |place: &Place| duct::cmd!("umount", place.work()).run().unwrap();
+    if !mounted("64m", &place) {
+        eprintln!("SKIPPED: no file system can be mounted here, so none can be filled");
+        return;
+    }
+    let refused = place.run(&["deleted_rows"]);
+    unmount(&place);
+    refused.refused(2, &["64 MB free", "512 MB", "--work"]);
+
+    let place = Place::new();
+    assert!(mounted("560m", &place));
+    let running = place.start(&["deleted_rows"]);
+    place.until_journal_says("\"phase\":\"platform\"");
+    let filler = place.work().join("filler");
+    let chunk = vec![1; 8 << 20];
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
+    let ended = running.wait().unwrap().status.code();
+    std::fs::remove_file(&filler).unwrap();
+    let evidence = std::fs::read(place.package().unwrap().join("evidence.json")).unwrap();
+    let evidence: serde_json::Value = serde_json::from_slice(&evidence).unwrap();
+    let reason = &evidence["predicate"]["verdict"]["reasons"][0];
+    assert_eq!((ended, reason["code"].as_str()), (Some(3), Some("disk-full")), "{reason:#}");
+    assert_eq!(evidence["predicate"]["verdict"]["decision"], "INCONCLUSIVE");
+    until("the work directory is empty", || std::fs::read_dir(place.work()).unwrap().flatten().all(|entry| entry.file_name() == "turnback.lock"));
+    unmount(&place);
+}
+
+#[test]
+fn the_usual_drill_on_a_database_of_ones_own_goes() {
+    let (_, ran) = drill(&Scenario::own(SHOP, HARM));
+    ran.goes();
+}
