@@ -158,7 +158,7 @@ fn prepare(args: Args) -> Result<Prepared, u8> {
     Ok((scenarios, collection, settings))
 }
 
-fn quoted(argument: String) -> String {
+pub(super) fn quoted(argument: String) -> String {
     let plain = !argument.is_empty() && argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c));
     if plain { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) }
 }

@@ -6,6 +6,7 @@ use super::Account;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The environment variable that names the directory of PostgreSQL's programs.
@@ -176,9 +177,11 @@ impl Programs {
 
     async fn ended(program: String, expression: duct::Expression, limit: Duration) -> Result<Ended, ProgramsError> {
         let name = program.clone();
+        // Started here, so that whoever gives up waiting (an interruption) ends it with that.
+        let guard = EndOnDrop(Arc::new(expression.start().map_err(|source| ProgramsError::NotRun { program: name.clone(), source })?));
+        let handle = Arc::clone(&guard.0);
         let work = move || {
             let failed = |source| ProgramsError::NotRun { program: name.clone(), source };
-            let handle = expression.start().map_err(failed)?;
             match handle.wait_timeout(limit).map_err(failed)? {
                 Some(output) => {
                     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -194,6 +197,15 @@ impl Programs {
             Ok(ended) => ended,
             Err(join) => Err(ProgramsError::NotRun { program, source: std::io::Error::other(join) }),
         }
+    }
+}
+
+/// Ends a program that nobody waits for any longer; one that has ended is left alone.
+struct EndOnDrop(Arc<duct::Handle>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
     }
 }
 
