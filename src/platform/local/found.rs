@@ -10,6 +10,7 @@ use super::programs::args;
 use super::{Account, Archive, FoundError, Programs, ProgramsError, Verification};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use turnback_core::recovery::{ArchiveFacts, BaseBackup, Lsn, parse_time, segment_name};
@@ -241,7 +242,8 @@ pub async fn reach(programs: &Programs, archive: &Archive, backup: &BaseBackup, 
     Ok(Reach { facts: ArchiveFacts { segments: segments.into_iter().collect(), segment_bytes: bytes, last_commit }, gap })
 }
 
-/// An archive that the servers' account can read: the one given, or, where it may not read that, a copy of it in `dir`.
+/// An archive that `cp` can restore from as the servers' account: the one given, or, where that account may not read it or its segments are
+/// read-only (their copies would be too, and replay opens them for writing), a copy of it in `dir`.
 ///
 /// # Errors
 /// [`FoundError`] naming the file.
@@ -258,7 +260,7 @@ pub fn stage_archive(archive: &Archive, account: &Account, from_segment: &str, d
         let name = entry.file_name().to_string_lossy().into_owned();
         let needed = name.ends_with(".history") || (is_segment(&name) && name.get(8..) >= from_segment.get(8..));
         if needed && let Ok(meta) = std::fs::metadata(entry.path()) && meta.is_file() {
-            readable &= account.may_read(&meta);
+            readable &= account.may_read(&meta) && meta.permissions().mode() & 0o600 == 0o600;
             wanted.push(entry.path());
         }
     }
@@ -268,7 +270,10 @@ pub fn stage_archive(archive: &Archive, account: &Account, from_segment: &str, d
     account.make_dir(dir, 0o700)?;
     for path in wanted {
         let to = dir.join(path.file_name().unwrap_or_default());
-        std::fs::copy(&path, &to).and_then(|_| account.own(&to)).map_err(io("copy", &path))?;
+        std::fs::copy(&path, &to)
+            .and_then(|_| std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600)))
+            .and_then(|()| account.own(&to))
+            .map_err(io("copy", &path))?;
     }
     Ok(Archive::open(dir).with_segments_of(archive.segment_bytes()))
 }

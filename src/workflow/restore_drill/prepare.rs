@@ -108,7 +108,12 @@ pub async fn prepare(programs: &Programs, sources: &Sources) -> Result<Prepared,
 
     let found = find_backup(programs, &backup_dir, &archive_dir).await?;
     let archive = Archive::open(&archive_dir).with_segments_of(found.segment_bytes);
-    let reach = reach(programs, &archive, &found.backup, matches!(target.target, Target::Time(_))).await?;
+    let by_time = matches!(target.target, Target::Time(_));
+    let reach = reach(programs, &archive, &found.backup, by_time).await?;
+    // A time is reached at a commit after it; where there is none before a gap, the gap is what is in the way.
+    if let (true, None, Some(segment)) = (by_time && !reach.facts.segments.is_empty(), reach.facts.last_commit, &reach.gap) {
+        return Err(Refusal::SegmentMissing { target: target.to_string(), segment: segment.clone() }.into());
+    }
     let plan = plan(std::slice::from_ref(&found.backup), &reach.facts, &target).map_err(|refusal| match (refusal, reach.gap) {
         // What lies behind a gap is no use: the gap is the reason.
         (Refusal::AfterLastCommit { target, .. }, Some(segment)) => Refusal::SegmentMissing { target, segment },
