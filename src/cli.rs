@@ -6,6 +6,7 @@ mod doctor;
 mod features;
 mod lint;
 mod plan;
+mod restore;
 mod run;
 mod runner;
 mod signals;
@@ -50,8 +51,10 @@ struct Cli {
 enum Command {
     /// Run drills: the shipped data rollback, or the feature files named
     Run(run::Args),
-    /// Print the rollback plan, touching nothing
+    /// Print the plan of a rollback, or of a restore (--backup), touching nothing
     Plan(plan::Args),
+    /// Restore an existing backup and WAL archive on a scratch server, prove where replay stopped, and compare
+    Restore(restore::Args),
     /// Record a database's schema and every row, to compare with later
     Snapshot(snapshot::Args),
     /// Compare two databases or snapshots: exit 0 equal, 1 different
@@ -132,7 +135,11 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => run::run(args).await,
-            Command::Plan(args) => plan::run(&args),
+            Command::Restore(args) => restore::run(args).await,
+            Command::Plan(args) => match args.restore() {
+                Some(given) => restore::plan(given).await,
+                None => plan::run(&args),
+            },
             Command::Snapshot(args) => tell(snapshot::run(&args).await.map(|(_, text)| (text, exit::OK))),
             Command::Compare(args) => tell(compare::run(&args).await.map(|outcome| (outcome.text.clone(), outcome.exit_code()))),
             Command::Lint(args) => lint_command::run(&args),

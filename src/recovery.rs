@@ -8,5 +8,5 @@ mod paused;
 mod point;
 
 pub use observe::{ObserveError, Position, Sealed, observe, seal};
-pub use paused::{ReplayStatus, end_recovery, prove, replay_status};
+pub use paused::{ReplayStatus, end_recovery, prove, reached, replay_status};
 pub use point::{Cut, PointError, PointRequest, Recorded, record_point};

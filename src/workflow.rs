@@ -13,6 +13,7 @@ mod known_good;
 mod outcome;
 mod platform;
 mod restore;
+mod restore_drill;
 mod revert;
 mod verification;
 
@@ -22,5 +23,6 @@ pub use faults::{Harm, Misstep};
 pub use finish::Finished;
 pub use outcome::{Failure, Outcome, docstring};
 pub use platform::{DatabaseSource, shipped_migrations};
+pub use restore_drill::{PrepareError, Prepared, RestoreDrill, RestoreFinished, RestoreSettings, Sources, prepare};
 
 pub use change::Migration;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 use turnback::platform::local::{
-    Account, Archive, ArchiveError, Paused, Programs, RestoreError, RestoreRequest, SegmentFault, Server, ServerOptions, Shutdown, WorkDir,
-    WorkDirError, base_backup, clean, leftovers, lost_commits, restore, verify,
+    Account, Archive, ArchiveError, Login, Paused, Programs, RestoreError, RestoreRequest, SegmentFault, Server, ServerOptions, Shutdown,
+    WorkDir, WorkDirError, base_backup, clean, leftovers, lost_commits, restore, verify,
 };
 use turnback::recovery::{PointRequest, record_point, seal};
 use turnback_core::recovery::{BaseBackup, Lsn, RecoveryPoint, RecoveryTarget, RestorePlan, Target, TargetKind, parse_time, plan};
@@ -162,6 +162,7 @@ impl History {
             dir: &dir.join("restored"),
             options,
             archive_to: None,
+            login: Login::default(),
             limit: LIMIT,
         })
         .await
@@ -225,7 +226,7 @@ async fn a_recovery_point_is_reached_and_proven_by_every_kind_of_target() {
         let since = Instant::now();
         let reached = paused.prove(&history.point).await.unwrap();
         timed("proof", since);
-        assert!(reached.marker_present && reached.sentinel_absent, "{kind:?}: {reached:?}");
+        assert!(reached.marker_present == Some(true) && reached.sentinel_absent == Some(true), "{kind:?}: {reached:?}");
         assert_eq!(reached.pause_state, "paused");
         assert!(reached.lsn <= history.point.sentinel.lsn && reached.last_commit.unwrap() <= history.point.time);
         assert_eq!(rows(paused.server()).await, up_to(6), "{kind:?}");
@@ -245,7 +246,7 @@ async fn one_transaction_too_early_or_too_late_is_seen() {
         let dir = scratch();
         let mut paused = history.restore(&history.plan(target.clone(), inclusive), dir.path()).await.unwrap();
         let reached = paused.prove(&history.point).await.unwrap();
-        assert_eq!((reached.marker_present, reached.sentinel_absent), expected, "{target:?}: {reached:?}");
+        assert_eq!((reached.marker_present, reached.sentinel_absent), (Some(expected.0), Some(expected.1)), "{target:?}: {reached:?}");
         paused.stop().await.unwrap();
     }
 }
@@ -411,10 +412,21 @@ async fn the_snapshot_and_the_restored_state_agree_while_others_write() {
         let to = dir.path().join(format!("restored{turn}"));
         let (programs, account, plan, backup_dir, archive) = (&programs, &account, &plan, backup_dir.as_path(), &archive);
         let options = ServerOptions { socket_dir: dir.path().join("s"), port: 5433, settings: Vec::new() };
-        let request = RestoreRequest { programs, account, plan, backup_dir, archive, dir: &to, options, archive_to: None, limit: LIMIT };
+        let request = RestoreRequest {
+            programs,
+            account,
+            plan,
+            backup_dir,
+            archive,
+            dir: &to,
+            options,
+            archive_to: None,
+            login: Login::default(),
+            limit: LIMIT,
+        };
         let mut paused = restore(request).await.unwrap();
         let reached = paused.prove(point).await.unwrap();
-        assert!(reached.marker_present && reached.sentinel_absent, "{kind:?}: {reached:?}");
+        assert!(reached.marker_present == Some(true) && reached.sentinel_absent == Some(true), "{kind:?}: {reached:?}");
         let row = paused.server().connect_options("postgres").connect().await.unwrap().fetch_one(ACCOUNTS).await.unwrap();
         assert_eq!(&(row.get::<i64, _>(0), row.get::<String, _>(1)), known_good, "{kind:?}");
         paused.stop().await.unwrap();

@@ -8,7 +8,7 @@ mod verdict;
 
 pub use check::{Check, CheckId, CheckStatus};
 pub use reason::{Reason, ReasonCode};
-pub use verdict::{Decision, Verdict, verdict};
+pub use verdict::{Decision, DrillKind, Verdict, verdict, verdict_for};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

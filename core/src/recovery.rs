@@ -4,9 +4,11 @@
 
 mod plan;
 mod position;
+mod target;
 
 pub use plan::{ArchiveFacts, Refusal, RestorePlan, plan};
 pub use position::{Lsn, PositionError, SEGMENT_BYTES_DEFAULT, segment_name};
+pub use target::{TargetError, parse_target};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -108,6 +110,19 @@ pub struct BaseBackup {
     pub system_identifier: String,
     /// Size of its files, in bytes.
     pub bytes: u64,
+}
+
+impl RecoveryTarget {
+    /// Whether replay that stopped here stopped on the right side of the target, as far as time and position tell: a transaction or a name do
+    /// not say where they lie, and an exclusive position may lie within a record.
+    #[must_use]
+    pub fn fits(&self, lsn: Lsn, last_commit: Option<Timestamp>) -> bool {
+        match &self.target {
+            Target::Time(time) => last_commit.is_none_or(|last| last < *time || (self.inclusive && last == *time)),
+            Target::Lsn(at) => !self.inclusive || lsn > *at,
+            Target::Xid(_) | Target::Name(_) | Target::Immediate => true,
+        }
+    }
 }
 
 impl TargetKind {

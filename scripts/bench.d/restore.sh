@@ -39,7 +39,7 @@ CONF
   bench_sql -f "$work/load.sql"
   restore_mb=$(bench_sql -c "select pg_database_size(current_database()) / 1000000")
   as_server "$bin/pg_basebackup" "${server[@]}" -D "$data/backup" --checkpoint=fast --wal-method=stream --no-sync
-  "$turnback" snapshot "host=$data port=5432 user=turnback dbname=postgres" "$work/known-good" >>"$bench_log" 2>&1 ||
+  "$turnback" snapshot "postgresql://turnback@localhost:5432/postgres?host=$data" --out "$work/known-good" >>"$bench_log" 2>&1 ||
     fail 1 "turnback snapshot failed" "$(tail -n 5 "$bench_log")"
   target=$(bench_sql -c "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'")
   bench_sql -f "$work/0002_amounts.sql"
@@ -52,5 +52,5 @@ CONF
   [[ -e $data/archive/$segment ]] || fail 1 "WAL segment $segment was not archived within 10 s" "$(as_server tail -n 5 "$data/primary.log")"
   as_server "$bin/pg_ctl" stop --silent -m fast -D "$data/primary"
   restore_command=("$turnback" restore --backup "$data/backup" --wal-archive "$data/archive" --target "time=$target"
-    --baseline "$work/known-good")
+    --user turnback --baseline "$work/known-good")
 }

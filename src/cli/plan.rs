@@ -20,6 +20,15 @@ pub struct Args {
     /// Print it as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    restore: super::restore::PlanArgs,
+}
+
+impl Args {
+    /// The restore whose plan is asked for, where it is one.
+    pub fn restore(&self) -> Option<super::restore::Given> {
+        self.restore.given(self.json)
+    }
 }
 
 /// What one scenario would do.

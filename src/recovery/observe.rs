@@ -66,6 +66,16 @@ pub enum ObserveError {
     NotArchived(String),
 }
 
+impl ObserveError {
+    /// Whether the server refuses this role or database for good, so that asking again is of no use.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let Self::Connect { source, .. } = self else { return false };
+        let code = source.as_database_error().and_then(|error| error.code());
+        matches!(code.as_deref(), Some("28000" | "28P01" | "3D000"))
+    }
+}
+
 /// Connects; the one place in this module that does.
 pub(super) async fn connect(options: &PgConnectOptions, purpose: &'static str) -> Result<PgConnection, ObserveError> {
     let database = options.get_database().unwrap_or_default().to_owned();

@@ -6,6 +6,8 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use turnback_core::evidence::Reached;
 use turnback_core::recovery::{Lsn, Marker, RecoveryPoint};
 
+const PROVE: &str = "prove where replay stopped";
+
 /// How far replay has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayStatus {
@@ -61,24 +63,38 @@ enum Fate {
 /// # Errors
 /// [`ObserveError`].
 pub async fn prove(options: &PgConnectOptions, point: &RecoveryPoint) -> Result<Reached, ObserveError> {
-    const PURPOSE: &str = "prove where replay stopped";
-    let query = |source| ObserveError::Query { purpose: PURPOSE, source };
-    let mut connection = connect(options, PURPOSE).await?;
-    let sql = "SELECT pg_get_wal_replay_pause_state(), pg_last_wal_replay_lsn()::text, \
-               to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'";
-    let row = sqlx::query(sql).fetch_one(&mut connection).await.map_err(query)?;
-    let (pause_state, lsn): (String, String) = (row.try_get(0).map_err(query)?, row.try_get(1).map_err(query)?);
-    let lsn = read_lsn(&lsn, PURPOSE)?;
-    let last_commit: Option<String> = row.try_get(2).map_err(query)?;
+    let query = |source| ObserveError::Query { purpose: PROVE, source };
+    let mut connection = connect(options, PROVE).await?;
+    let mut reached = reached_on(&mut connection).await?;
     let marker = fate(&mut connection, &point.marker).await.map_err(query)?;
     let sentinel = fate(&mut connection, &point.sentinel).await.map_err(query)?;
+    reached.marker_present = Some(marker != Fate::NotCommitted && reached.lsn > point.marker.lsn);
+    // The sentinel's message lies before its commit record, so replay may have read the one and stopped before the other.
+    reached.sentinel_absent = Some(sentinel == Fate::NotCommitted && reached.lsn <= point.sentinel.lsn);
+    Ok(reached)
+}
+
+/// Says where a paused server stands, without a recovery point to hold it against.
+///
+/// # Errors
+/// [`ObserveError`].
+pub async fn reached(options: &PgConnectOptions) -> Result<Reached, ObserveError> {
+    reached_on(&mut connect(options, PROVE).await?).await
+}
+
+async fn reached_on(connection: &mut PgConnection) -> Result<Reached, ObserveError> {
+    let query = |source| ObserveError::Query { purpose: PROVE, source };
+    let sql = "SELECT pg_get_wal_replay_pause_state(), pg_last_wal_replay_lsn()::text, \
+               to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'";
+    let row = sqlx::query(sql).fetch_one(connection).await.map_err(query)?;
+    let (pause_state, lsn): (String, String) = (row.try_get(0).map_err(query)?, row.try_get(1).map_err(query)?);
+    let last_commit: Option<String> = row.try_get(2).map_err(query)?;
     Ok(Reached {
         pause_state,
-        lsn,
-        last_commit: last_commit.map(|text| read_time(&text, PURPOSE)).transpose()?,
-        marker_present: marker != Fate::NotCommitted && lsn > point.marker.lsn,
-        // The sentinel's message lies before its commit record, so replay may have read the one and stopped before the other.
-        sentinel_absent: sentinel == Fate::NotCommitted && lsn <= point.sentinel.lsn,
+        lsn: read_lsn(&lsn, PROVE)?,
+        last_commit: last_commit.map(|text| read_time(&text, PROVE)).transpose()?,
+        marker_present: None,
+        sentinel_absent: None,
     })
 }
 

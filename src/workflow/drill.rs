@@ -274,7 +274,7 @@ pub(super) fn ms(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn actor() -> String {
+pub(super) fn actor() -> String {
     let user = std::env::var("USER")
         .or_else(|_| std::env::var("LOGNAME"))
         .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
@@ -282,7 +282,7 @@ fn actor() -> String {
     format!("{user}@{host}")
 }
 
-fn operating_system() -> String {
+pub(super) fn operating_system() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"').to_owned());
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();

@@ -132,7 +132,7 @@ impl Drill {
 }
 
 /// The end of a log, whole lines only.
-fn read_end(path: &Path) -> std::io::Result<String> {
+pub(super) fn read_end(path: &Path) -> std::io::Result<String> {
     use std::io::{Read as _, Seek as _, SeekFrom};
     let mut file = std::fs::File::open(path)?;
     let length = file.metadata()?.len();

@@ -106,6 +106,7 @@ impl Drill {
             dir: &dir,
             options,
             archive_to: None,
+            login: Default::default(),
             limit: REPLAY_LIMIT,
         };
         // Both only read the backup: it is verified while it is being restored.
@@ -187,11 +188,13 @@ impl Drill {
             format!("{} at LSN {}", reached.pause_state, reached.lsn),
         ));
         let marker = format!("transaction {} committed", point.marker.xid);
-        let said = if reached.marker_present { "it is there" } else { "it is not there: replay stopped too early" };
-        let second = self.require(Check::observed(CheckId::MarkerPresent, reached.marker_present, marker, said));
+        let marker_present = reached.marker_present == Some(true);
+        let said = if marker_present { "it is there" } else { "it is not there: replay stopped too early" };
+        let second = self.require(Check::observed(CheckId::MarkerPresent, marker_present, marker, said));
         let sentinel = format!("transaction {} absent", point.sentinel.xid);
-        let said = if reached.sentinel_absent { "it is not there" } else { "it is there: replay went too far" };
-        let third = self.require(Check::observed(CheckId::SentinelAbsent, reached.sentinel_absent, sentinel, said));
+        let sentinel_absent = reached.sentinel_absent == Some(true);
+        let said = if sentinel_absent { "it is not there" } else { "it is there: replay went too far" };
+        let third = self.require(Check::observed(CheckId::SentinelAbsent, sentinel_absent, sentinel, said));
         first.and(second).and(third)
     }
 
@@ -306,7 +309,7 @@ impl Drill {
     }
 }
 
-fn log_of(error: &RestoreError) -> Option<&str> {
+pub(super) fn log_of(error: &RestoreError) -> Option<&str> {
     match error {
         RestoreError::TargetNotReached { log, .. }
         | RestoreError::Segment { log, .. }

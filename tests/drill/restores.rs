@@ -25,7 +25,8 @@ fn the_end_of_the_backup_is_before_the_known_good_state() {
 fn the_wrong_side_of_an_exact_target_is_noticed() {
     for (target, code) in [("transaction, exclusive", "restored-too-early"), ("transaction, inclusive", "recovered-exactly")] {
         let place = Place::new();
-        let ran = place.drill(&Scenario::shop().instead("is restored to", &format!("When the database is restored to \"good\" by {target}")));
+        let ran =
+            place.drill(&Scenario::shop().instead("is restored to", &format!("When the database is restored to \"good\" by {target}")));
         assert_eq!(ran.verdict()["reasons"][0]["code"], code, "{target}: {:#}", ran.verdict());
     }
 }
@@ -40,7 +41,8 @@ fn a_target_that_cannot_be_reached_is_refused_before_anything_is_restored() {
         ("2001-09-09 07:16:40.000001+05:30", "target-before-backup", "2001-09-09 01:46:40.000001+00"),
     ] {
         let place = Place::new();
-        let ran = place.drill(&Scenario::shop().instead("is restored to", &format!("When the database is restored to the time \"{time}\"")));
+        let ran =
+            place.drill(&Scenario::shop().instead("is restored to", &format!("When the database is restored to the time \"{time}\"")));
         ran.inconclusive(code, &[named]);
         let journal = place.journal();
         assert!(!journal.contains("restore-planned") && !journal.contains("replay-paused"), "{time}: something was restored");

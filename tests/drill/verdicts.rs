@@ -11,7 +11,8 @@ fn drill(scenario: &Scenario) -> (Place, crate::support::Ran) {
 
 #[test]
 fn a_segment_that_is_missing_truncated_or_altered_is_named() {
-    for (harm, code) in [("missing", "wal-segment-missing"), ("truncated", "wal-segment-damaged"), ("altered by one byte", "wal-segment-damaged")]
+    for (harm, code) in
+        [("missing", "wal-segment-missing"), ("truncated", "wal-segment-damaged"), ("altered by one byte", "wal-segment-damaged")]
     {
         let fault = format!("When the fault: the WAL segment that holds the recovery point is {harm}");
         let (place, ran) = drill(&Scenario::shop().before("is restored to", &fault));
@@ -187,7 +188,9 @@ fn a_full_disk_says_nothing_about_the_release() {
     let reason = &evidence["predicate"]["verdict"]["reasons"][0];
     assert_eq!((ended, reason["code"].as_str()), (Some(3), Some("disk-full")), "{reason:#}");
     assert_eq!(evidence["predicate"]["verdict"]["decision"], "INCONCLUSIVE");
-    until("the work directory is empty", || std::fs::read_dir(place.work()).unwrap().flatten().all(|entry| entry.file_name() == "turnback.lock"));
+    until("the work directory is empty", || {
+        std::fs::read_dir(place.work()).unwrap().flatten().all(|entry| entry.file_name() == "turnback.lock")
+    });
     unmount(&place);
 }
 

@@ -70,6 +70,16 @@ impl CheckId {
         Self::ChangeNotInHistory,
     ];
 
+    /// The same for a restore drill alone, where nothing was changed and nothing reverted.
+    pub const CRITICAL_FOR_RESTORE: [Self; 6] = [
+        Self::BackupIntact,
+        Self::ReplayPausedAtTarget,
+        Self::TimelineAdvanced,
+        Self::SystemIdentifierUnchanged,
+        Self::SchemaEqual,
+        Self::DataEqual,
+    ];
+
     /// The name used in evidence.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -37,6 +37,10 @@ reasons! {
     RecoveredExactly = "recovered-exactly", Go,
         "Keep the evidence beside the release; run the drill again when backup, schema or platform change.";
 
+    /// A restore drill alone: backup and WAL were brought back to the target, and what is there equals the baseline.
+    RestoredExactly = "restored-exactly", Go,
+        "Keep the evidence beside the backup; run the restore drill again with every new backup.";
+
     /// A file of the base backup is damaged or missing.
     BackupDamaged = "backup-damaged", NoGo,
         "Take a new base backup and verify it with pg_verifybackup; find out what damaged the old one before trusting that storage.";
@@ -107,6 +111,9 @@ reasons! {
     /// The application did not report what the damage did to it.
     ApplicationErrorsNotShown = "application-errors-not-shown", Inconclusive,
         "The application's health does not depend on the damaged objects: extend its health check.";
+    /// A restore drill that had no baseline to compare with.
+    NothingCompared = "nothing-compared", Inconclusive,
+        "Record a baseline with `turnback snapshot` while the database is as it should be, and name its directory with --baseline.";
     /// A check without which there is no GO was never made.
     CheckNotRun = "check-not-run", Inconclusive,
         "Add the step that makes the check; `turnback vocabulary` lists them.";
@@ -177,8 +184,8 @@ mod tests {
     }
 
     #[test]
-    fn only_one_reason_says_go() {
+    fn only_one_reason_of_each_kind_of_drill_says_go() {
         let go: Vec<_> = ReasonCode::ALL.iter().filter(|reason| reason.decision() == Decision::Go).collect();
-        assert_eq!(go, [&ReasonCode::RecoveredExactly]);
+        assert_eq!(go, [&ReasonCode::RecoveredExactly, &ReasonCode::RestoredExactly]);
     }
 }

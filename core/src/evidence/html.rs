@@ -149,8 +149,8 @@ fn restores(record: &DrillRecord) -> Vec<Value> {
             state => restore.reached.as_ref().map(|reached| clean(&reached.pause_state)),
             lsn => restore.reached.as_ref().map(|reached| reached.lsn.to_string()),
             last_commit => restore.reached.as_ref().and_then(|reached| reached.last_commit).map(exact_time),
-            marker => restore.reached.as_ref().map(|reached| reached.marker_present),
-            sentinel_absent => restore.reached.as_ref().map(|reached| reached.sentinel_absent),
+            marker => restore.reached.as_ref().and_then(|reached| reached.marker_present),
+            sentinel_absent => restore.reached.as_ref().and_then(|reached| reached.sentinel_absent),
             timeline => restore.timeline,
             system => restore.system_identifier.as_deref().map(clean),
         }

@@ -101,9 +101,11 @@ fn restored(out: &mut String, record: &DrillRecord, restore: &RestoreRecord) {
             let commit =
                 reached.last_commit.map_or_else(|| "no commit replayed".to_owned(), |time| format!("last commit {}", exact_time(time)));
             put(out, format!("- Before promotion: replay {} at LSN `{}`, {commit}.", code(&reached.pause_state), reached.lsn));
-            let marker = if reached.marker_present { "there" } else { "**missing**" };
-            let sentinel = if reached.sentinel_absent { "not there" } else { "**there**" };
-            put(out, format!("- The last wanted transaction is {marker}; the first unwanted one is {sentinel}."));
+            if let (Some(marker), Some(sentinel)) = (reached.marker_present, reached.sentinel_absent) {
+                let marker = if marker { "there" } else { "**missing**" };
+                let sentinel = if sentinel { "not there" } else { "**there**" };
+                put(out, format!("- The last wanted transaction is {marker}; the first unwanted one is {sentinel}."));
+            }
         }
         None => put(out, "- Replay never paused at the target."),
     }

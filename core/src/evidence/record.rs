@@ -228,10 +228,12 @@ pub struct Reached {
     pub lsn: Lsn,
     /// `pg_last_xact_replay_timestamp()`; `None` where no commit was replayed.
     pub last_commit: Option<Timestamp>,
-    /// Whether the recovery point's marker is committed there.
-    pub marker_present: bool,
-    /// Whether the sentinel is not there.
-    pub sentinel_absent: bool,
+    /// Whether the recovery point's marker is committed there; `None` where there is no recovery point of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marker_present: Option<bool>,
+    /// Whether the sentinel is not there; `None` likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentinel_absent: Option<bool>,
 }
 
 /// A restore made.

@@ -69,6 +69,26 @@ impl Account {
         Ok(Self { name: name.to_owned(), uid, gid, switch: true })
     }
 
+    /// Whoever runs Turnback, root too: for programs that only read what root alone may see.
+    #[must_use]
+    pub fn current() -> Self {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Self { name: format!("uid {uid}"), uid, gid, switch: false }
+    }
+
+    /// Whether the account may read this file (or list this directory), as far as its permission bits say.
+    pub(crate) fn may_read(&self, meta: &std::fs::Metadata) -> bool {
+        let shift = if meta.uid() == self.uid {
+            6
+        } else if meta.gid() == self.gid {
+            3
+        } else {
+            0
+        };
+        let wanted = if meta.is_dir() { 0o5 } else { 0o4 };
+        !self.switch || (meta.mode() >> shift) & wanted == wanted
+    }
+
     /// The ids to switch to, where a switch is needed. Supplementary groups are dropped by the standard library with it.
     pub(crate) fn switch_to(&self) -> Option<(u32, u32)> {
         self.switch.then_some((self.uid, self.gid))

@@ -118,6 +118,19 @@ impl Archive {
         Self { dir: dir.to_owned(), segment_bytes: turnback_core::recovery::SEGMENT_BYTES_DEFAULT }
     }
 
+    /// The same archive with segments of another size than the usual one.
+    #[must_use]
+    pub fn with_segments_of(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// The size of a segment, in bytes.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
     /// Where it is.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -275,7 +288,7 @@ fn damage(output: &str, timeline: u32, segment_bytes: u64, newest: Option<&str>,
     Some(SegmentFault::Damaged { segment: at.or_else(|| newest.map(str::to_owned)).unwrap_or_default(), detail })
 }
 
-fn is_segment(name: &str) -> bool {
+pub(super) fn is_segment(name: &str) -> bool {
     name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte))
 }
 

@@ -68,27 +68,27 @@ impl BackupError {
 }
 
 #[derive(Deserialize)]
-struct Manifest {
+pub(super) struct Manifest {
     #[serde(rename = "Files")]
-    files: Vec<File>,
+    pub(super) files: Vec<File>,
     #[serde(rename = "WAL-Ranges")]
-    wal: Vec<WalRange>,
+    pub(super) wal: Vec<WalRange>,
 }
 
 #[derive(Deserialize)]
-struct File {
+pub(super) struct File {
     #[serde(rename = "Size")]
-    size: u64,
+    pub(super) size: u64,
 }
 
 #[derive(Deserialize)]
-struct WalRange {
+pub(super) struct WalRange {
     #[serde(rename = "Timeline")]
-    timeline: u32,
+    pub(super) timeline: u32,
     #[serde(rename = "Start-LSN")]
-    start: Lsn,
+    pub(super) start: Lsn,
     #[serde(rename = "End-LSN")]
-    end: Lsn,
+    pub(super) end: Lsn,
 }
 
 /// Takes a base backup into `dir`, which must not exist yet.
@@ -163,7 +163,19 @@ fn describe(dir: &Path, label: &str, before: &Position, after: &Position) -> Res
 /// # Errors
 /// [`ProgramsError`] where the program cannot be run or does not end; a damaged backup is an answer, not an error.
 pub async fn verify(programs: &Programs, account: &Account, dir: &Path, limit: Duration) -> Result<Verification, ProgramsError> {
-    let ended = programs.run(account, "pg_verifybackup", &args([&dir]), limit).await?;
+    verify_with(programs, account, dir, &[], limit).await
+}
+
+pub(super) async fn verify_with(
+    programs: &Programs,
+    account: &Account,
+    dir: &Path,
+    more: &[&str],
+    limit: Duration,
+) -> Result<Verification, ProgramsError> {
+    let mut call: Vec<_> = more.iter().map(std::ffi::OsString::from).collect();
+    call.push(dir.into());
+    let ended = programs.run(account, "pg_verifybackup", &call, limit).await?;
     let damaged_file = if ended.ok { None } else { complained_about(&ended.output, dir) };
     Ok(Verification { ok: ended.ok, damaged_file, output: ended.output })
 }

@@ -61,7 +61,7 @@ pub async fn lost_commits(
     Ok(count(&ended.output, &[point.sentinel.xid]))
 }
 
-fn count(output: &str, except: &[u64]) -> Lost {
+pub(super) fn count(output: &str, except: &[u64]) -> Lost {
     let mut lost = Lost::default();
     for line in output.lines() {
         let Some((record, description)) = line.split_once("desc: COMMIT") else { continue };

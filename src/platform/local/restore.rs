@@ -3,9 +3,9 @@
 //! It writes only into the new server's directory. Which backup and which target is decided before, in `turnback_core::recovery::plan`.
 
 use super::restore_error::{Ending, ending, last_completed, last_position};
-use super::server::{append, render_settings};
+use super::server::{SUPERUSER, append, render_settings};
 use super::{Account, Archive, Programs, RestoreError, Server, ServerError, ServerOptions};
-use crate::recovery::{ObserveError, observe, prove, replay_status};
+use crate::recovery::{ObserveError, observe, prove, reached, replay_status};
 use crate::wait::{Poll, Wait, WaitError};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,25 @@ const COPIERS: usize = 2;
 const PROMOTION_LIMIT: Duration = Duration::from_secs(60);
 /// How long looking for the bad segment may take, after a restore has failed.
 const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(60);
+
+/// Files of a backup that a restored server must not have: its own WAL (replay reads the archive's, and a second copy would only hide what that
+/// lacks), the manifest, and what would make it a standby or look as if it ran.
+const LEFT_OUT: [&str; 5] = ["pg_wal", "backup_manifest", "standby.signal", "postmaster.pid", "postmaster.opts"];
+
+/// Which role and database the restored server is asked through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// A superuser in the backup.
+    pub user: String,
+    /// A database in it.
+    pub database: String,
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Self { user: SUPERUSER.to_owned(), database: "postgres".to_owned() }
+    }
+}
 
 /// A restore, with nothing left to decide.
 #[derive(Clone, Debug)]
@@ -41,6 +60,8 @@ pub struct RestoreRequest<'a> {
     pub options: ServerOptions,
     /// An archive of its own, where the restored server shall archive; never the source's.
     pub archive_to: Option<&'a Archive>,
+    /// How to connect to it.
+    pub login: Login,
     /// How long replay may take.
     pub limit: Duration,
 }
@@ -48,6 +69,7 @@ pub struct RestoreRequest<'a> {
 /// A server that has paused at its target, up for reading only.
 pub struct Paused {
     server: Server,
+    database: String,
     /// How long copying the backup took.
     pub files: Duration,
     /// How long replay took, from the start of the server to the pause.
@@ -74,21 +96,26 @@ pub struct Promoted {
 pub async fn restore(request: RestoreRequest<'_>) -> Result<Paused, RestoreError> {
     let begun = Instant::now();
     let mut server = Server::in_dir(request.programs, request.account, request.dir, request.options.clone())?;
+    server.connect_as(&request.login.user);
     request.account.make_dir(request.dir, 0o755).map_err(ServerError::from)?;
     request.account.reach(request.dir).map_err(ServerError::from)?;
     copy_backup(request.backup_dir, server.data_dir(), request.account).await?;
     let signal = server.data_dir().join("recovery.signal");
+    let (conf, auto) = (server.data_dir().join("postgresql.conf"), server.data_dir().join("postgresql.auto.conf"));
+    forget_targets(&auto)?;
     append(&signal, "")?;
-    append(&server.data_dir().join("postgresql.auto.conf"), &render_settings(&settings(&request, &server)))?;
-    for path in [&signal, &server.data_dir().join("postgresql.auto.conf")] {
+    // Where the configuration is kept outside the data directory, a backup has none, and PostgreSQL wants at least an empty one.
+    append(&conf, "")?;
+    append(&auto, &render_settings(&settings(&request, &server)))?;
+    for path in [&signal, &conf, &auto] {
         request.account.own(path).map_err(|source| RestoreError::io("hand over", path.clone(), source))?;
     }
     let files = begun.elapsed();
 
     let begun = Instant::now();
     server.spawn()?;
-    let options = server.connect_options("postgres");
-    let wait = Wait::new(format!("replay pauses at the target ({})", request.plan.target), request.limit).every(Duration::from_millis(10));
+    let options = server.connect_options(&request.login.database);
+    let wait = Wait::new(format!("replay pauses at the target ({})", request.plan.target), request.limit).every(Duration::from_millis(5));
     let paused = wait
         .until(async || {
             server.alive()?;
@@ -100,17 +127,22 @@ pub async fn restore(request: RestoreRequest<'_>) -> Result<Paused, RestoreError
                 return Ok(Poll::NotYet(format!("postmaster.pid says “{}”", status.unwrap_or_default())));
             }
             Ok(match replay_status(&options).await {
-                Ok(replay) if replay.pause_state.as_deref() == Some("paused") => Poll::Ready(()),
+                Ok(replay) if replay.pause_state.as_deref() == Some("paused") => Poll::Ready(Ok(())),
                 Ok(replay) => {
                     Poll::NotYet(format!("replay at {}", replay.lsn.map_or_else(|| "the start".to_owned(), |lsn| lsn.to_string())))
                 }
+                Err(error) if error.is_refusal() => Poll::Ready(Err(error)),
                 // The server may end between the look at its process and the question; the next look sees that.
                 Err(error) => Poll::NotYet(error.to_string()),
             })
         })
         .await;
     match paused {
-        Ok(()) => Ok(Paused { server, files, replay: begun.elapsed() }),
+        Ok(Ok(())) => Ok(Paused { server, database: request.login.database, files, replay: begun.elapsed() }),
+        Ok(Err(refused)) => {
+            server.stop(super::Shutdown::Immediate).await?;
+            Err(RestoreError::Observe(refused))
+        }
         Err(error) => {
             let timed_out = matches!(error, WaitError::TimedOut { .. });
             let error = server.wait_error(error);
@@ -176,23 +208,32 @@ fn settings(request: &RestoreRequest<'_>, server: &Server) -> Vec<(String, Strin
     settings
 }
 
-/// Copies a backup; the WAL in it is left out, because replay reads the archive's, and a second copy there would only hide what that lacks.
-async fn copy_backup(from: &Path, to: &Path, account: &Account) -> Result<(), RestoreError> {
-    let (from, to, account) = (from.to_owned(), to.to_owned(), account.clone());
-    let abandoned = Abandoned::default();
-    let stop = Arc::clone(&abandoned.0);
-    let copied = tokio::task::spawn_blocking(move || copy_tree(&from, &to, &account, &stop)).await;
-    copied.unwrap_or_else(|join| Err(RestoreError::io("copy", PathBuf::from("the base backup"), std::io::Error::other(join))))
+/// A backup of a server that was itself restored brings that restore's target along, and PostgreSQL takes only one.
+fn forget_targets(auto: &Path) -> Result<(), RestoreError> {
+    let text = match std::fs::read_to_string(auto) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(RestoreError::io("read", auto.to_owned(), error)),
+    };
+    let kept: String = text.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("recovery_target")).collect();
+    if kept == text { Ok(()) } else { std::fs::write(auto, kept).map_err(|error| RestoreError::io("write", auto.to_owned(), error)) }
 }
 
-/// Tells the copying threads, when it is dropped, that nobody waits for them any more.
-#[derive(Default)]
-struct Abandoned(Arc<AtomicBool>);
+/// Tells the copiers to stop when nobody waits for them any longer.
+struct StopOnDrop(Arc<AtomicBool>);
 
-impl Drop for Abandoned {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+async fn copy_backup(from: &Path, to: &Path, account: &Account) -> Result<(), RestoreError> {
+    let (from, to, account) = (from.to_owned(), to.to_owned(), account.clone());
+    let guard = StopOnDrop(Arc::default());
+    let stop = Arc::clone(&guard.0);
+    let copied = tokio::task::spawn_blocking(move || copy_tree(&from, &to, &account, &stop)).await;
+    copied.unwrap_or_else(|join| Err(RestoreError::io("copy", PathBuf::from("the base backup"), std::io::Error::other(join))))
 }
 
 fn copy_tree(from: &Path, to: &Path, account: &Account, stop: &AtomicBool) -> Result<(), RestoreError> {
@@ -201,7 +242,9 @@ fn copy_tree(from: &Path, to: &Path, account: &Account, stop: &AtomicBool) -> Re
     }
     let mut files = VecDeque::new();
     let mut directories = vec![PathBuf::new()];
-    while !stop.load(Ordering::Relaxed) && let Some(directory) = directories.pop() {
+    while !stop.load(Ordering::Relaxed)
+        && let Some(directory) = directories.pop()
+    {
         let target = to.join(&directory);
         account.make_dir(&target, 0o700).map_err(ServerError::from)?;
         let source = from.join(&directory);
@@ -213,7 +256,7 @@ fn copy_tree(from: &Path, to: &Path, account: &Account, stop: &AtomicBool) -> Re
             if kind.is_dir() {
                 directories.push(path);
             } else if kind.is_file() {
-                if !path.starts_with("pg_wal") && path != Path::new("backup_manifest") {
+                if !LEFT_OUT.iter().any(|name| path.starts_with(name)) {
                     files.push_back(path);
                 }
             } else {
@@ -225,13 +268,14 @@ fn copy_tree(from: &Path, to: &Path, account: &Account, stop: &AtomicBool) -> Re
     let files = Mutex::new(files);
     let copy = || loop {
         if stop.load(Ordering::Relaxed) {
-            return Ok(());
+            return Err(RestoreError::io("copy", from.to_owned(), std::io::ErrorKind::Interrupted.into()));
         }
         // A poisoned queue means that the other copier panicked; what is left is still right.
         let Some(path) = files.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front() else { return Ok(()) };
         let target = to.join(&path);
         std::fs::copy(from.join(&path), &target)
-            .and_then(|_| account.own(&target))
+            .and_then(|_| writable(&target))
+            .and_then(|()| account.own(&target))
             .map_err(|error| RestoreError::io("copy to", target, error))?;
     };
     std::thread::scope(|scope| {
@@ -242,6 +286,13 @@ fn copy_tree(from: &Path, to: &Path, account: &Account, stop: &AtomicBool) -> Re
                 .unwrap_or_else(|_| Err(RestoreError::io("copy", from.to_owned(), std::io::Error::other("the copying thread panicked"))))
         })
     })
+}
+
+/// A backup may be kept read-only; a server needs to write.
+fn writable(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    if mode & 0o600 == 0o600 { Ok(()) } else { std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) }
 }
 
 impl Paused {
@@ -256,7 +307,23 @@ impl Paused {
     /// # Errors
     /// [`ObserveError`] where the server cannot be asked.
     pub async fn prove(&self, point: &RecoveryPoint) -> Result<Reached, ObserveError> {
-        prove(&self.server.connect_options("postgres"), point).await
+        prove(&self.server.connect_options(&self.database), point).await
+    }
+
+    /// Where replay stopped, where there is no recovery point to hold it against.
+    ///
+    /// # Errors
+    /// [`ObserveError`] where the server cannot be asked.
+    pub async fn reached(&self) -> Result<Reached, ObserveError> {
+        reached(&self.server.connect_options(&self.database)).await
+    }
+
+    /// PostgreSQL's own line about why replay stopped: “recovery stopping before commit of transaction 743, …”.
+    #[must_use]
+    pub fn stopping_line(&self) -> Option<String> {
+        let log = self.server.log_since_start();
+        let line = log.lines().rfind(|line| line.contains("recovery stopping"))?;
+        Some(line.split_once("LOG:").map_or(line, |(_, text)| text).trim().to_owned())
     }
 
     /// Ends recovery here. Resuming from a pause at the target is what promotes, at once; `pg_promote` would let the paused process sleep out its
@@ -267,10 +334,10 @@ impl Paused {
     pub async fn promote(self) -> Result<Promoted, RestoreError> {
         let begun = Instant::now();
         let server = self.server;
-        let options = server.connect_options("postgres");
+        let options = server.connect_options(&self.database);
         crate::recovery::end_recovery(&options).await?;
         let wait = Wait::new(format!("the server in {} is promoted", server.data_dir().display()), PROMOTION_LIMIT)
-            .every(Duration::from_millis(10));
+            .every(Duration::from_millis(5));
         let promoted = wait
             .until(async || {
                 server.alive()?;

@@ -19,6 +19,8 @@ const SOCKET_PATH_LIMIT: usize = 100;
 const INITDB_LIMIT: Duration = Duration::from_secs(60);
 /// How long a server may take to accept connections.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long an interruption waits for a server that was told to end at once.
+const DROP_LIMIT: Duration = Duration::from_secs(6);
 /// How long a server may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// The database superuser of every server that a drill makes.
@@ -52,6 +54,7 @@ pub struct Server {
     log: PathBuf,
     log_start: u64,
     options: ServerOptions,
+    superuser: String,
     running: Option<duct::Handle>,
     /// Whether the process may outlive this value.
     detached: bool,
@@ -65,6 +68,10 @@ impl Drop for Server {
         }
         if let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
             let _ = kill_process(pid, Signal::QUIT);
+            // Its directory is removed next: nothing may still write there.
+            if let Some(handle) = &self.running {
+                let _ = handle.wait_timeout(DROP_LIMIT);
+            }
         }
     }
 }
@@ -191,9 +198,15 @@ impl Server {
             log: dir.join("server.log"),
             log_start: 0,
             options,
+            superuser: SUPERUSER.to_owned(),
             running: None,
             detached: false,
         })
+    }
+
+    /// Connects as this role from now on: a restored server has the source's roles.
+    pub(super) fn connect_as(&mut self, superuser: &str) {
+        superuser.clone_into(&mut self.superuser);
     }
 
     /// Where it listens, as settings.
@@ -310,7 +323,7 @@ impl Server {
         PgConnectOptions::new_without_pgpass()
             .socket(&self.options.socket_dir)
             .port(self.options.port)
-            .username(SUPERUSER)
+            .username(&self.superuser)
             .database(database)
             .ssl_mode(PgSslMode::Disable)
             .application_name("turnback")
@@ -320,7 +333,8 @@ impl Server {
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         let dir = percent_encode(&self.options.socket_dir.display().to_string());
-        format!("postgresql://{SUPERUSER}@localhost:{}/{}?host={dir}", self.options.port, percent_encode(database))
+        let user = percent_encode(&self.superuser);
+        format!("postgresql://{user}@localhost:{}/{}?host={dir}", self.options.port, percent_encode(database))
     }
 
     /// Lets the server outlive this value.

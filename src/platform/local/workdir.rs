@@ -3,11 +3,13 @@
 //! It knows nothing about what is put into it.
 
 use super::{Account, AccountError};
+use crate::wait::{Poll, Wait, WaitError};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The file that says which drill a directory belongs to; a directory without it is not ours.
 pub(super) const OWNER_FILE: &str = "turnback-owner.json";
@@ -15,6 +17,9 @@ pub(super) const OWNER_FILE: &str = "turnback-owner.json";
 pub(super) const PROCESSES_FILE: &str = "turnback-processes.jsonl";
 /// The file whose lock says that a drill runs.
 pub(super) const LOCK_FILE: &str = "turnback.lock";
+
+/// How long an interrupted copy may take to end.
+const REMOVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Who holds a work directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +181,27 @@ impl WorkDir {
     pub async fn end_processes(&self) -> Result<(), Vec<String>> {
         let (_, left) = super::workdir_clean::end_all(&self.run).await;
         if left.is_empty() { Ok(()) } else { Err(left) }
+    }
+
+    /// Removes the directory of this run while something that was told to end may still be finishing a file in it.
+    ///
+    /// # Errors
+    /// [`WorkDirError::Io`] naming what cannot be removed.
+    pub async fn remove_soon(self) -> Result<(), WorkDirError> {
+        use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+        let wait = Wait::new(format!("{} is removed", self.run.display()), REMOVE_LIMIT);
+        let removed = wait
+            .until(async || match std::fs::remove_dir_all(&self.run) {
+                Ok(()) => Ok(Poll::Ready(())),
+                Err(_) if !self.run.exists() => Ok(Poll::Ready(())),
+                Err(error) if matches!(error.kind(), DirectoryNotEmpty | NotFound) => Ok(Poll::NotYet(error.to_string())),
+                Err(error) => Err(error),
+            })
+            .await;
+        removed.map_err(|error| match error {
+            WaitError::Failed { source, .. } => io("remove", &self.run)(source),
+            timed_out @ WaitError::TimedOut { .. } => io("remove", &self.run)(std::io::Error::other(timed_out.to_string())),
+        })
     }
 
     /// Removes the directory of this run. Its processes must have ended.

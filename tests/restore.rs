@@ -1,0 +1,272 @@
+//! `turnback restore` and the plan of a restore, on a real backup and archive: verdicts, exit codes, and nothing left.
+
+use sqlx::{ConnectOptions, Connection, Executor};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use turnback::database::{Address, SnapshotOptions, snapshot};
+use turnback::platform::local::{Account, Archive, Programs, Server, ServerOptions, Shutdown, base_backup};
+use turnback::recovery::seal;
+use turnback::wait::{Poll, Wait};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A backup, an archive with more than one segment after it, and two recorded states. The primary has stopped.
+struct Source {
+    dir: PathBuf,
+    /// The last transaction before the second baseline, and the first one after it.
+    good_xid: String,
+    bad_xid: String,
+    /// Where and when the second baseline was recorded.
+    lsn: String,
+    time: String,
+}
+
+async fn source() -> &'static Source {
+    static SOURCE: OnceCell<Source> = OnceCell::const_new();
+    SOURCE.get_or_init(make).await
+}
+
+async fn make() -> Source {
+    let dir = scratch().keep();
+    let (programs, account) = (Programs::find(None).unwrap(), Account::find().unwrap());
+    let archive = Archive::create(&dir.join("wal"), &account).unwrap();
+    let options = ServerOptions { socket_dir: dir.join("s"), port: 5432, settings: Vec::new() };
+    let mut primary = Server::init(&programs, &account, &dir.join("primary"), options, Some(&archive)).await.unwrap();
+    primary.start().await.unwrap();
+    let options = primary.connect_options("postgres");
+    let mut connection = options.connect().await.unwrap();
+    let sql = "CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t SELECT g, 'note ' || g FROM generate_series(1, 5000) g";
+    connection.execute(sql).await.unwrap();
+    let address = Address::parse(&primary.url("postgres")).unwrap();
+    snapshot(&address, &SnapshotOptions::default(), &dir.join("at-backup")).await.unwrap();
+    base_backup(&primary, &account, &programs, &dir.join("backup"), "nightly", LIMIT).await.unwrap();
+    let xid = "UPDATE t SET note = note || '!' WHERE id = 7 RETURNING pg_current_xact_id()::text";
+    let _first: String = sqlx::query_scalar(xid).fetch_one(&mut connection).await.unwrap();
+    seal(&options, LIMIT).await.unwrap();
+    let good_xid: String = sqlx::query_scalar(xid).fetch_one(&mut connection).await.unwrap();
+    let good = snapshot(&address, &SnapshotOptions::default(), &dir.join("good")).await.unwrap();
+    connection.execute("SELECT pg_create_restore_point('good')").await.unwrap();
+    let time = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'";
+    let time: String = sqlx::query_scalar(time).fetch_one(&mut connection).await.unwrap();
+    let bad_xid: String = sqlx::query_scalar(xid).fetch_one(&mut connection).await.unwrap();
+    seal(&options, LIMIT).await.unwrap();
+    connection.close().await.unwrap();
+    primary.stop(Shutdown::Fast).await.unwrap();
+    Source { dir, good_xid, bad_xid, lsn: good.server().lsn.clone().unwrap(), time }
+}
+
+/// A directory that the servers' account can enter, removed at the end.
+fn scratch() -> TempDir {
+    let dir = tempfile::Builder::new().prefix("tb").tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+struct Ran {
+    code: i32,
+    said: String,
+}
+
+/// Runs the executable on this backup and archive and makes sure that its work root is empty afterwards.
+fn run(command: &str, backup: &Path, archive: &Path, more: &[&str]) -> Ran {
+    let work = scratch();
+    let root = work.path().join("w");
+    let mut call = Command::new(assert_cmd::cargo::cargo_bin!("turnback"));
+    call.arg(command).arg("--backup").arg(backup).arg("--wal-archive").arg(archive).args(more).env("TURNBACK_WORK", &root);
+    let output = call.output().unwrap();
+    assert_eq!(left(&root), [] as [String; 0], "{more:?}");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ran { code: output.status.code().unwrap_or(-1), said: text(&output.stdout) + &text(&output.stderr) }
+}
+
+/// What lies in a work root beside its lock.
+fn left(root: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(|name| name != "turnback.lock").collect()
+}
+
+impl Source {
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn restore(&self, more: &[&str]) -> Ran {
+        run("restore", &self.at("backup"), &self.at("wal"), more)
+    }
+
+    /// A copy of the backup or of the archive, to be harmed.
+    fn copy(&self, name: &str, to: &Path) -> PathBuf {
+        let copy = to.join(name);
+        duct::cmd!("cp", "-a", self.at(name), &copy).run().unwrap();
+        copy
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_target_is_restored_exactly() {
+    let source = source().await;
+    let (good, at_backup) = (source.at("good").display().to_string(), source.at("at-backup").display().to_string());
+    let (time, lsn, xid) = (format!("time={}", source.time), format!("lsn={}", source.lsn), format!("xid={}", source.good_xid));
+    let bad = format!("xid={}", source.bad_xid);
+    for (target, baseline) in [
+        (vec![], &good),
+        (vec!["--target", &time], &good),
+        (vec!["--target", &lsn, "--exclusive"], &good),
+        (vec!["--target", &xid], &good),
+        (vec!["--target", &bad, "--exclusive"], &good),
+        (vec!["--target", "name=good"], &good),
+        (vec!["--target", "immediate"], &at_backup),
+    ] {
+        let ran = source.restore(&[&target[..], &["--baseline", baseline, "--json"]].concat());
+        assert_eq!(ran.code, 0, "{target:?}: {}", ran.said);
+        let document: serde_json::Value = serde_json::from_str(&ran.said).unwrap();
+        assert_eq!((&document["decision"], &document["reasons"][0]["code"]), (&"GO".into(), &"restored-exactly".into()));
+        assert_eq!((&document["restore"]["timeline"], &document["restore"]["reached"]["pause_state"]), (&2.into(), &"paused".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_differs_is_a_no_go_and_leaves_evidence() {
+    let source = source().await;
+    let evidence = scratch();
+    let (baseline, into) = (source.at("good").display().to_string(), evidence.path().display().to_string());
+    let ran = source.restore(&["--target", &format!("xid={}", source.bad_xid), "--baseline", &baseline, "--evidence", &into]);
+    assert!(ran.code == 1 && ran.said.contains("data-differs") && ran.said.contains("public.t"), "{}: {}", ran.code, ran.said);
+    let package = std::fs::read_dir(evidence.path()).unwrap().next().unwrap().unwrap().path();
+    for file in ["evidence.json", "manifest.json", "report.md", "journal.ndjson", "comparisons/after-restore.json", "logs/restored.log"] {
+        assert!(package.join(file).is_file(), "{file}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_baseline_it_is_never_go() {
+    let source = source().await;
+    let ran = source.restore(&["--target", "name=good"]);
+    assert!(ran.code == 3 && ran.said.contains("nothing-compared"), "{}: {}", ran.code, ran.said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_of_the_backup_is_named() {
+    let source = source().await;
+    let dir = scratch();
+    let backup = source.copy("backup", dir.path());
+    let file = "base/5/1259";
+    let mut bytes = std::fs::read(backup.join(file)).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(backup.join(file), bytes).unwrap();
+    let ran = run("restore", &backup, &source.at("wal"), &["--target", "immediate"]);
+    assert!(ran.code == 1 && ran.said.contains("backup-damaged") && ran.said.contains(file), "{}: {}", ran.code, ran.said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_segment_is_named_before_anything_starts() {
+    let source = source().await;
+    let dir = scratch();
+    let archive = source.copy("wal", dir.path());
+    std::fs::write(archive.join("notes.txt"), "foreign").unwrap();
+    std::fs::create_dir(archive.join("old")).unwrap();
+    let time = format!("time={}", source.time);
+    assert_eq!(run("plan", &source.at("backup"), &archive, &["--target", &time]).code, 0, "foreign files do no harm");
+    let mut segments = Archive::open(&archive).segments().unwrap();
+    let before_last = segments.remove(segments.len() - 2);
+    std::fs::remove_file(archive.join(&before_last)).unwrap();
+    for command in ["restore", "plan"] {
+        let ran = run(command, &source.at("backup"), &archive, &["--target", &time, "--json"]);
+        assert!(
+            ran.code == 2 && ran.said.contains("\"wal-segment-missing\"") && ran.said.contains(&before_last),
+            "{}: {}",
+            ran.code,
+            ran.said
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plan_says_what_would_be_done_and_what_cannot() {
+    let source = source().await;
+    let plan = |target: &str| run("plan", &source.at("backup"), &source.at("wal"), &["--target", target, "--json"]);
+    let ran = plan(&format!("time={}", source.time));
+    let document: serde_json::Value = serde_json::from_str(&ran.said).unwrap();
+    let backup = &document["restore"]["plan"]["backup"];
+    assert_eq!((ran.code, &document["reachable"], &backup["id"]), (0, &true.into(), &"nightly".into()));
+    for (target, code) in [
+        ("time=2000-01-01 00:00:00+00", "target-before-backup"),
+        ("lsn=0/1000028", "target-before-backup"),
+        ("time=2999-01-01 00:00:00+00", "target-after-last-commit"),
+        ("lsn=F/0", "wal-segment-missing"),
+        ("yesterday", "usage"),
+        ("time=2026-11-20 21:04:05", "usage"),
+    ] {
+        let ran = plan(target);
+        assert!(ran.code == 2 && ran.said.contains(&format!("\"{code}\"")), "{target}: {}: {}", ran.code, ran.said);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_usable_backup_is_refused_by_name() {
+    let source = source().await;
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 7] = [
+        ("PG_VERSION", |dir| std::fs::remove_file(dir.join("PG_VERSION")).unwrap()),
+        ("backup_label", |dir| std::fs::remove_file(dir.join("backup_label")).unwrap()),
+        ("backup_manifest", |dir| std::fs::remove_file(dir.join("backup_manifest")).unwrap()),
+        ("backup_manifest", |dir| std::fs::File::options().write(true).open(dir.join("backup_manifest")).unwrap().set_len(900).unwrap()),
+        ("pg_tblspc/16400", |dir| std::os::unix::fs::symlink("/", dir.join("pg_tblspc/16400")).unwrap()),
+        ("pg_control", |dir| std::fs::write(dir.join("global/pg_control"), "x").unwrap()),
+        ("PostgreSQL 9.6", |dir| std::fs::write(dir.join("PG_VERSION"), "9.6\n").unwrap()),
+    ];
+    for (named, harm) in harms {
+        let dir = scratch();
+        let backup = source.copy("backup", dir.path());
+        harm(&backup);
+        let ran = run("restore", &backup, &source.at("wal"), &["--target", "immediate"]);
+        assert!(ran.code == 2 && ran.said.contains(named), "{named}: {}: {}", ran.code, ran.said);
+    }
+    let nowhere = source.at("nowhere");
+    for (backup, archive) in [(&nowhere, &source.at("wal")), (&source.at("backup"), &nowhere)] {
+        let ran = run("restore", backup, archive, &["--target", "immediate"]);
+        assert!(ran.code == 2 && ran.said.contains("nowhere"), "{}: {}", ran.code, ran.said);
+    }
+    let ran = source.restore(&["--target", "immediate", "--baseline", &nowhere.display().to_string()]);
+    assert!(ran.code == 2 && ran.said.contains("nowhere"), "{}: {}", ran.code, ran.said);
+    assert_eq!(source.restore(&[]).code, 2, "neither target nor baseline");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_another_user_and_read_only_ones_are_restored_as_well() {
+    let source = source().await;
+    let dir = scratch();
+    let (backup, archive) = (source.copy("backup", dir.path()), source.copy("wal", dir.path()));
+    // As root they are now root's alone; as anybody else they are one's own and cannot be written.
+    if rustix::process::geteuid().is_root() {
+        duct::cmd!("chown", "-R", "root:root", &backup, &archive).run().unwrap();
+    }
+    duct::cmd!("chmod", "-R", "u=rX,go=", &backup, &archive).run().unwrap();
+    let ran = run("restore", &backup, &archive, &["--baseline", &source.at("good").display().to_string()]);
+    duct::cmd!("chmod", "-R", "u=rwX", &backup, &archive).run().unwrap();
+    assert_eq!(ran.code, 0, "{}", ran.said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_drill_leaves_nothing() {
+    let source = source().await;
+    let work = scratch();
+    let root = work.path().join("w");
+    let mut call = Command::new(assert_cmd::cargo::cargo_bin!("turnback"));
+    call.arg("restore").arg("--backup").arg(source.at("backup")).arg("--wal-archive").arg(source.at("wal"));
+    call.arg("--baseline").arg(source.at("good")).env("TURNBACK_WORK", &root).stdout(Stdio::null());
+    let mut child = call.spawn().unwrap();
+    let begun = Wait::new("the drill has begun", LIMIT);
+    begun
+        .until(async || Ok::<_, ()>(if left(&root).is_empty() { Poll::NotYet("nothing there".into()) } else { Poll::Ready(()) }))
+        .await
+        .unwrap();
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(left(&root), [] as [String; 0]);
+}
