@@ -87,9 +87,14 @@ pub async fn examine(question: &Question<'_>) -> Vec<Finding> {
         )),
         Err(error) => findings.push(ill("leftovers", error.to_string(), "choose another --work directory")),
     }
+    let there = question.evidence.exists();
     match evidence::preflight(question.evidence) {
         Ok(()) => findings.push(well("evidence", format!("{} is writable", question.evidence.display()))),
         Err(error) => findings.push(ill("evidence", error.to_string(), "choose another --evidence directory")),
+    }
+    if !there {
+        // Trying made it. It is empty, or somebody else's by now and then not removed.
+        let _somebody_elses = std::fs::remove_dir(question.evidence);
     }
     match port(question.port) {
         Ok(()) if question.port == 0 => {
