@@ -193,6 +193,10 @@ impl Programs {
             match handle.wait_timeout(limit).map_err(failed)? {
                 Some(output) => {
                     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+                    // A program that crashed has judged nothing: its silence must not read as an answer.
+                    if output.status.code().is_none() {
+                        return Err(failed(std::io::Error::other(format!("it was ended ({}); is the installation whole?", output.status))));
+                    }
                     Ok(Ended { ok: output.status.success(), output: text })
                 }
                 None => {
