@@ -464,6 +464,7 @@ async fn a_killed_drill_leaves_nothing_after_clean_and_foreign_directories_are_n
     let stale = format!("{{\"pid\":{},\"start_ticks\":1,\"executable\":\"/bin/true\"}}\n", std::process::id());
     std::fs::write(work.path().join("turnback-processes.jsonl"), stale).unwrap();
     // As after SIGKILL: nobody stopped the server, and the lock is free.
+    server.detach();
     drop((server, work));
 
     assert_eq!(leftovers(&root).unwrap().len(), 1);
