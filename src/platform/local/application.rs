@@ -150,8 +150,9 @@ impl Application {
             // Its directory tells `turnback clean` whose it is, also before it is recorded.
             .dir(&settings.run_directory)
             .stdin_null()
-            .stdout_path(log.path())
+            // In this order: in duct the innermost redirection is applied last.
             .stderr_to_stdout()
+            .stdout_path(log.path())
             .unchecked();
         let handle = expression.start().map_err(|source| ApplicationError::Start { program: settings.launcher.program(), source })?;
         let pid = handle.pids().first().and_then(|pid| Pid::from_raw(i32::try_from(*pid).ok()?));

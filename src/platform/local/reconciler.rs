@@ -305,7 +305,7 @@ impl Reconciler {
             return Err(ReconcileError::Migrator { operation: "use", path: directory, source });
         };
         let launcher: &Launcher = &self.settings.launcher;
-        let expression = launcher.expression(&["migrate", "--dir", dir], url).stdin_null().stdout_path(&log).stderr_to_stdout().unchecked();
+        let expression = launcher.expression(&["migrate", "--dir", dir], url).stdin_null().stderr_to_stdout().stdout_path(&log).unchecked();
         let program = launcher.program();
         let running = expression.start().map(Running).map_err(|source| ReconcileError::Migrator {
             operation: "start the migrator",
