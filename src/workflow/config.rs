@@ -85,7 +85,8 @@ impl Config {
         let bytes = std::fs::read(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
         let text = String::from_utf8(bytes).map_err(|_| ConfigError::Invalid { path: name.clone(), message: "not UTF-8 text".into() })?;
         let base = path.parent().unwrap_or(Path::new("."));
-        let config = Self::parse(&text, base).map_err(|message| ConfigError::Invalid { path: name.clone(), message })?;
+        let config = Self::parse(&text, base)
+            .map_err(|message| ConfigError::Invalid { path: name.clone(), message: message.replace("<input>", &name) })?;
         for (key, file) in [("database", &config.database), ("migration", &config.migration)] {
             if !file.is_file() {
                 return Err(ConfigError::Missing { path: name, key, file: file.display().to_string() });
@@ -99,7 +100,7 @@ impl Config {
         if text.trim().is_empty() {
             return Err("it is empty: it needs at least `database:` and `migration:`".into());
         }
-        let raw: Raw = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        let raw: Raw = serde_yaml::from_str(text).map_err(|error| said(&error.to_string()))?;
         let length = |key: &str, text: Option<String>| -> Result<Option<Duration>, String> {
             let Some(text) = text else { return Ok(None) };
             let length: jiff::SignedDuration =
@@ -120,6 +121,11 @@ impl Config {
             rpo: length("rpo", raw.rpo)?,
         })
     }
+}
+
+/// The parser's message, without its own prefix and without advice about its programming interface.
+fn said(error: &str) -> String {
+    error.trim_start_matches("error: ").replace(", set DuplicateKeyPolicy in Options if acceptable", "")
 }
 
 #[cfg(test)]

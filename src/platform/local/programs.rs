@@ -141,6 +141,11 @@ impl Programs {
     /// An expression that runs `program` as `account`, in a process group of its own (so that Ctrl-C reaches Turnback alone, which then stops
     /// its servers in order), with English messages, UTC, and none of the caller's `PG*` variables.
     pub(crate) fn command(&self, account: &Account, program: &str, args: &[OsString]) -> duct::Expression {
+        self.without_input(account, program, args).stdin_null()
+    }
+
+    /// The same, with standard input still to be decided: in duct the innermost redirection wins.
+    fn without_input(&self, account: &Account, program: &str, args: &[OsString]) -> duct::Expression {
         let ids = account.switch_to();
         let environment = std::env::vars_os().filter(|(name, _)| {
             let name = name.to_string_lossy();
@@ -151,7 +156,6 @@ impl Programs {
             .full_env(environment.chain(ours))
             // The caller's directory may not be open to the account.
             .dir("/")
-            .stdin_null()
             .before_spawn(move |command| {
                 command.process_group(0);
                 if let Some((uid, gid)) = ids {
@@ -179,7 +183,7 @@ impl Programs {
         input: Vec<u8>,
         limit: Duration,
     ) -> Result<Ended, ProgramsError> {
-        let expression = self.command(account, program, args).stdin_bytes(input).stderr_to_stdout().stdout_capture().unchecked();
+        let expression = self.without_input(account, program, args).stdin_bytes(input).stderr_to_stdout().stdout_capture().unchecked();
         Self::ended(program.to_owned(), expression, limit).await
     }
 

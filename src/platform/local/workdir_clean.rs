@@ -115,9 +115,9 @@ pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
 /// Ends everything that belongs to a run's directory; returns what was ended and what could not be.
 pub(super) async fn end_all(dir: &Path) -> (Vec<String>, Vec<String>) {
     let (mut ended, mut left) = (Vec::new(), Vec::new());
-    // Ending a server or program ends its children as well, each a moment later: the second look finds those that are still there.
-    for _ in 0..2 {
-        for (pid, signal) in processes(dir) {
+    // Ending a server ends its children as well: the second look finds only what belongs to none.
+    for look in [processes, working_in] {
+        for (pid, signal) in look(dir) {
             match end(pid, signal, dir).await {
                 Ok(what) => ended.push(what),
                 Err(error) => left.push(error),
@@ -127,25 +127,19 @@ pub(super) async fn end_all(dir: &Path) -> (Vec<String>, Vec<String>) {
     (ended, left)
 }
 
-/// The processes that provably belong to a run's directory: recorded ones that are still the same process, PostgreSQL servers whose working
-/// directory is a data directory in it, and programs that a drill starts which work in it or were told to. Each with the signal that ends it:
-/// PostgreSQL's immediate shutdown ends its children too.
+/// The processes that provably belong to a run's directory: recorded ones that are still the same process, and PostgreSQL servers whose
+/// working directory is a data directory in it. Each with the signal that ends it: PostgreSQL's immediate shutdown ends its children too.
 fn processes(dir: &Path) -> Vec<(u32, Signal)> {
     let recorded = std::fs::read_to_string(dir.join(PROCESSES_FILE)).unwrap_or_default();
     let recorded = recorded.lines().filter_map(|line| serde_json::from_str::<Process>(line).ok());
     let mut pids: Vec<_> = recorded.filter(same_process).map(|process| (process.pid, Signal::TERM)).collect();
     pids.extend(data_dirs(dir, DEPTH).iter().filter_map(|data| postmaster(data)).map(|pid| (pid, Signal::QUIT)));
-    for pid in working_in(dir) {
-        if !pids.iter().any(|(known, _)| *known == pid) {
-            pids.push((pid, Signal::TERM));
-        }
-    }
     pids
 }
 
 /// Programs of a drill that were not recorded, because the drill was killed between starting and recording them, or never are, because they
 /// end by themselves (`initdb`, `pg_basebackup`, the migrator). Someone's shell in the directory is none of them.
-fn working_in(dir: &Path) -> Vec<u32> {
+fn working_in(dir: &Path) -> Vec<(u32, Signal)> {
     let ours = std::env::current_exe().ok();
     let real = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -156,6 +150,7 @@ fn working_in(dir: &Path) -> Vec<u32> {
         let started_by_drills = NEEDED.contains(&name.as_str()) || name == "orders" || Some(&executable) == ours.as_ref();
         started_by_drills && (works_in(*pid, &real) || told_of(*pid, dir))
     })
+    .map(|pid| (pid, Signal::TERM))
     .collect()
 }
 
@@ -201,7 +196,7 @@ fn data_dirs(dir: &Path, depth: usize) -> Vec<PathBuf> {
 async fn end(pid: u32, first: Signal, dir: &Path) -> Result<String, String> {
     let name = format!("process {pid} of {}", dir.display());
     let raw = Pid::from_raw(pid.cast_signed()).ok_or_else(|| format!("{name}: not a process id"))?;
-    let started = start_ticks(pid);
+    let Some(started) = start_ticks(pid) else { return Ok(name) };
     for signal in [first, Signal::KILL] {
         if let Err(error) = kill_process(raw, signal)
             && error != rustix::io::Errno::SRCH
@@ -213,7 +208,7 @@ async fn end(pid: u32, first: Signal, dir: &Path) -> Result<String, String> {
                 let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
                 // A zombie has ended; whoever started it has only not looked yet.
                 let ended =
-                    started != start_ticks(pid) || state.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+                    start_ticks(pid) != Some(started) || state.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
                 Ok::<_, std::convert::Infallible>(if ended { Poll::Ready(()) } else { Poll::NotYet("it runs".to_owned()) })
             })
             .await;
