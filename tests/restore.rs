@@ -3,7 +3,6 @@
 use sqlx::{ConnectOptions, Connection, Executor};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -75,7 +74,7 @@ struct Ran {
 fn run(command: &str, backup: &Path, archive: &Path, more: &[&str]) -> Ran {
     let work = scratch();
     let root = work.path().join("w");
-    let mut call = Command::new(assert_cmd::cargo::cargo_bin!("turnback"));
+    let mut call = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("turnback"));
     call.arg(command).arg("--backup").arg(backup).arg("--wal-archive").arg(archive).args(more).env("TURNBACK_WORK", &root);
     let output = call.output().unwrap();
     assert_eq!(left(&root), [] as [String; 0], "{more:?}");
@@ -256,17 +255,24 @@ async fn an_interrupted_drill_leaves_nothing() {
     let source = source().await;
     let work = scratch();
     let root = work.path().join("w");
-    let mut call = Command::new(assert_cmd::cargo::cargo_bin!("turnback"));
-    call.arg("restore").arg("--backup").arg(source.at("backup")).arg("--wal-archive").arg(source.at("wal"));
-    call.arg("--baseline").arg(source.at("good")).env("TURNBACK_WORK", &root).stdout(Stdio::null());
-    let mut child = call.spawn().unwrap();
+    let args = [
+        "restore".into(),
+        "--backup".into(),
+        source.at("backup"),
+        "--wal-archive".into(),
+        source.at("wal"),
+        "--baseline".into(),
+        source.at("good"),
+    ];
+    let child = duct::cmd(assert_cmd::cargo::cargo_bin!("turnback"), args.map(PathBuf::into_os_string));
+    let child = child.env("TURNBACK_WORK", &root).stdout_null().unchecked().start().unwrap();
     let begun = Wait::new("the drill has begun", LIMIT);
     begun
         .until(async || Ok::<_, ()>(if left(&root).is_empty() { Poll::NotYet("nothing there".into()) } else { Poll::Ready(()) }))
         .await
         .unwrap();
-    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    let pid = rustix::process::Pid::from_raw(child.pids()[0].cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(child.wait().unwrap().status.code(), Some(130));
     assert_eq!(left(&root), [] as [String; 0]);
 }
