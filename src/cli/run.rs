@@ -148,7 +148,10 @@ fn prepare(args: Args) -> Result<Prepared, u8> {
     let programs = Programs::find(args.place.pg_bin.as_deref()).map_err(|error| usage(&error))?;
     let account = Account::find().map_err(|error| usage(&error))?;
     preflight::port(args.port).map_err(|error| {
-        anstream::eprintln!("error: port {} on 127.0.0.1 cannot be used: {error}; stop what listens there, or choose another --port", args.port);
+        anstream::eprintln!(
+            "error: port {} on 127.0.0.1 cannot be used: {error}; stop what listens there, or choose another --port",
+            args.port
+        );
         exit::USAGE
     })?;
     let launcher = std::env::current_exe().map_err(|error| usage(&error))?;

@@ -201,7 +201,9 @@ fn copy_tree(from: &Path, to: &Path, account: &Account, stop: &AtomicBool) -> Re
     }
     let mut files = VecDeque::new();
     let mut directories = vec![PathBuf::new()];
-    while !stop.load(Ordering::Relaxed) && let Some(directory) = directories.pop() {
+    while !stop.load(Ordering::Relaxed)
+        && let Some(directory) = directories.pop()
+    {
         let target = to.join(&directory);
         account.make_dir(&target, 0o700).map_err(ServerError::from)?;
         let source = from.join(&directory);

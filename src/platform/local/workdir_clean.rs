@@ -2,8 +2,8 @@
 //!
 //! Only directories that carry our marker are touched, nothing is followed out of them, and a second call finds nothing to do.
 
-use super::workdir::{LOCK_FILE, Lock, OWNER_FILE, Owner, PROCESSES_FILE, Process, WorkDirError, check_root, io, remove_tree, start_ticks};
 use super::programs::NEEDED;
+use super::workdir::{LOCK_FILE, Lock, OWNER_FILE, Owner, PROCESSES_FILE, Process, WorkDirError, check_root, io, remove_tree, start_ticks};
 use crate::wait::{Poll, Wait, WaitError};
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::ffi::OsStrExt;
