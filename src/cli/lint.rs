@@ -245,6 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_means_two_things_is_refused() {
+        let second = cucumber::codegen::Regex::new("^a fresh backup is .+$").unwrap();
+        let step: cucumber::Step<DrillWorld> = |_, _| Box::pin(std::future::ready(()));
+        let collection = crate::steps::vocabulary::self_test().unwrap().given(None, second, step);
+        let text = "Feature: a\n  Scenario: b\n    Given a fresh backup is taken\n".to_owned();
+        let findings = lint(&Source { name: "x.feature".into(), base: PathBuf::new(), text }, &collection).unwrap_err();
+        assert_eq!((findings[0].code, findings[0].line), ("ambiguous-step", 3));
+        assert!(findings[0].hint.contains("a fresh backup is .+"), "{}", findings[0]);
+    }
+
+    #[test]
     fn a_step_that_needs_text_says_so() {
         assert_eq!(codes("Feature: a\n  Scenario: b\n    Given a platform with this database:\n"), [("missing-text", 3)]);
     }

@@ -187,6 +187,21 @@ fn describe(difference: &turnback_core::comparison::Difference) -> String {
     }
 }
 
+/// How many schema objects differ, and the first few of them.
+pub(super) fn schema_differences(result: &Comparison) -> String {
+    const SHOWN: usize = 3;
+    let count = result.schema.len();
+    let mut said = format!("{count} schema difference{}", if count == 1 { "" } else { "s" });
+    for (place, difference) in result.schema.iter().take(SHOWN).enumerate() {
+        said.push_str(if place == 0 { ": " } else { "; " });
+        said.push_str(&describe(difference));
+    }
+    if count > SHOWN {
+        said.push_str("; …");
+    }
+    said
+}
+
 /// The differences in a few lines.
 fn list(result: &Comparison) -> String {
     const SHOWN: usize = 4;

@@ -7,7 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use turnback_core::drill::Phase;
-use turnback_core::recovery::{RecoveryPoint, RecoveryTarget, SEGMENT_BYTES_DEFAULT, Target, TargetKind};
+use turnback_core::recovery::{RecoveryPoint, RecoveryTarget, SEGMENT_BYTES_DEFAULT, Target};
 
 /// What is done to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +37,11 @@ pub(super) struct Faults {
 
 impl Faults {
     /// The target, or the wrong one in its place.
-    pub fn wrong_target(&self, target: RecoveryTarget, point: &RecoveryPoint, kind: TargetKind) -> RecoveryTarget {
+    pub fn wrong_target(&self, target: RecoveryTarget, point: &RecoveryPoint) -> RecoveryTarget {
         match self.misstep {
             None => target,
             Some(Misstep::TooEarly) => RecoveryTarget { target: Target::Xid(point.marker.xid), inclusive: false },
-            // A time or position just after the sentinel's commit would do as well; its own id is exact.
-            Some(Misstep::TooLate) if kind == TargetKind::Time => {
-                RecoveryTarget { target: Target::Time(point.sentinel_time), inclusive: true }
-            }
+            // By its own id: the sentinel's time was read before its commit, so that a restore to it would still be right.
             Some(Misstep::TooLate) => RecoveryTarget { target: Target::Xid(point.sentinel.xid), inclusive: true },
         }
     }

@@ -29,7 +29,7 @@ impl Drill {
         if let Some(inclusive) = inclusive {
             target.inclusive = inclusive;
         }
-        let target = self.faults.wrong_target(target, &point, kind);
+        let target = self.faults.wrong_target(target, &point);
         self.carry_out(&point, target).await
     }
 

@@ -14,7 +14,7 @@ impl Drill {
         }
         let result = self.compare_with(point, "after-restore").await?;
         let file = "comparisons/after-restore.json";
-        let schema = format!("{} schema differences", result.schema.len());
+        let schema = super::damage::schema_differences(&result);
         let rows: u64 = result.damaged_tables().map(|table| table.added + table.removed + table.changed).sum();
         let tables: Vec<_> = result.damaged_tables().map(|table| table.table.as_str()).collect();
         let data = if tables.is_empty() {

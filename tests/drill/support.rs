@@ -233,7 +233,11 @@ pub const HARM: &str = "UPDATE shop SET price = 0 WHERE id % 2 = 0;";
 impl Scenario {
     /// The usual drill on a database and with a migration of one's own.
     pub fn own(database: &str, migration: &str) -> Self {
-        let text = |step: &str, sql: &str| format!("{step}\n\"\"\"\n{sql}\n\"\"\"");
+        let text = |step: &str, sql: &str| {
+            // Quoted names may hold three quotes in a row.
+            let fence = if sql.contains("\"\"\"") { "```" } else { "\"\"\"" };
+            format!("{step}\n{fence}\n{sql}\n{fence}")
+        };
         let steps = [
             text("Given a platform with this database:", database).as_str(),
             "Given the last backup is verified",
