@@ -62,7 +62,8 @@ fn after_a_kill_at_any_moment_the_journal_can_be_read_and_clean_removes_everythi
 
         let clean = || {
             let output = place.command().arg("clean").output().unwrap();
-            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+            let said = [output.stdout, output.stderr].concat();
+            (output.status.code(), String::from_utf8_lossy(&said).into_owned())
         };
         let (code, said) = clean();
         assert!(code == Some(0) && said.contains("removed"), "{moment}: {said}");

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// How long a process may take to end after it was told to.
 const END_LIMIT: Duration = Duration::from_secs(15);
+/// How long a lock may outlive the process that took it.
+const LOCK_LIMIT: Duration = Duration::from_secs(5);
 /// How deep data directories lie below the directory of a run.
 const DEPTH: usize = 4;
 
@@ -85,7 +87,7 @@ pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
         start_ticks: start_ticks(std::process::id()),
         created: crate::clock::now(),
     };
-    let lock = Lock::take(root, &us)?;
+    let lock = take_lock(root, &us).await?;
     let (ours, foreign) = sort(root)?;
     report.untouched = foreign;
     for (dir, owner) in ours {
@@ -110,6 +112,25 @@ pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
     }
     drop(lock);
     Ok(report)
+}
+
+/// Takes the lock. A killed drill's lock lives on for a moment in a child that was just being started; a drill that runs keeps it.
+async fn take_lock(root: &Path, us: &Owner) -> Result<Lock, WorkDirError> {
+    let wait = Wait::new(format!("the lock of {} is free", root.display()), LOCK_LIMIT);
+    let taken = wait
+        .until(async || match Lock::take(root, us) {
+            Ok(lock) => Ok(Poll::Ready(lock)),
+            Err(WorkDirError::Busy { pid, .. }) if pid != 0 && start_ticks(pid).is_none() => {
+                Ok(Poll::NotYet(format!("process {pid} has ended, one that it was starting has not")))
+            }
+            Err(error) => Err(error),
+        })
+        .await;
+    match taken {
+        Ok(lock) => Ok(lock),
+        Err(WaitError::Failed { source, .. }) => Err(source),
+        Err(WaitError::TimedOut { .. }) => Lock::take(root, us),
+    }
 }
 
 /// Ends everything that belongs to a run's directory; returns what was ended and what could not be.
