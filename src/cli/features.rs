@@ -125,22 +125,43 @@ fn read_file(path: &Path) -> Result<Source, FeatureError> {
     Ok(Source { name, base, text })
 }
 
-/// Parses a source.
+/// Why a source is no feature: where, a stable code, and what is wrong.
+pub struct Unreadable {
+    pub line: usize,
+    pub column: usize,
+    pub code: &'static str,
+    pub message: String,
+}
+
+/// Parses a source and fills in its examples.
 ///
 /// # Errors
-/// Line, column and message.
-pub fn parse(source: &Source) -> Result<Feature, (usize, usize, String)> {
+/// [`Unreadable`], also for an outline that would never run.
+pub fn parse(source: &Source) -> Result<Feature, Unreadable> {
     let feature = Feature::parse(&source.text, GherkinEnv::default()).map_err(|error| {
         // The parser keeps its position private and prints it as “Error at LINE:COLUMN: …”.
         let text = error.to_string();
         let mut place = text.trim_start_matches("Error at ").splitn(3, ':');
         let mut number = || place.next().and_then(|part| part.trim().parse().ok()).unwrap_or(1);
         let (line, column) = (number(), number());
-        (line, column, "this line is not Gherkin here".to_owned())
+        Unreadable { line, column, code: "not-gherkin", message: "this line is not Gherkin here".to_owned() }
     })?;
-    feature
-        .expand_examples()
-        .map_err(|error| (error.pos.line, error.pos.col, format!("there is no column <{}> in the examples", error.name)))
+    let all = feature.scenarios.iter().chain(feature.rules.iter().flat_map(|rule| &rule.scenarios));
+    let rows = |example: &cucumber::gherkin::Examples| example.table.as_ref().map_or(0, |table| table.rows.len());
+    for scenario in all {
+        let outline = scenario.keyword.contains("Outline") || scenario.keyword.contains("Template") || !scenario.examples.is_empty();
+        // The first row names the columns.
+        if outline && !scenario.examples.iter().any(|example| rows(example) > 1) {
+            let message = format!("the outline “{}” has no row of Examples, so it would never run", scenario.name);
+            return Err(Unreadable { line: scenario.position.line, column: scenario.position.col, code: "no-examples", message });
+        }
+    }
+    feature.expand_examples().map_err(|error| Unreadable {
+        line: error.pos.line,
+        column: error.pos.col,
+        code: "unknown-placeholder",
+        message: format!("there is no column <{}> in the examples", error.name),
+    })
 }
 
 /// Unfolds a feature into its scenarios.

@@ -57,16 +57,11 @@ pub fn lint(source: &Source, collection: &Collection<DrillWorld>) -> Result<Vec<
     }
     let feature = match features::parse(source) {
         Ok(feature) => feature,
-        Err((line, column, message)) => {
+        Err(unreadable) => {
             if findings.is_empty() {
-                let text = source.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim().to_owned();
-                findings.push(finding(
-                    line,
-                    column,
-                    "not-gherkin",
-                    format!("{message}: “{text}”"),
-                    "see the Gherkin reference for what may stand here".into(),
-                ));
+                let features::Unreadable { line, column, code, message } = unreadable;
+                let text = source.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
+                findings.push(finding(line, column, code, message, format!("the line reads: {text}")));
             }
             return Err(findings);
         }
@@ -232,10 +227,10 @@ mod tests {
             codes("Feature: a\n  Scenario: b\n    Given a fresh backup is taken\n    Whne it rains\n").first().map(|found| found.0),
             Some("misspelt-keyword")
         );
-        assert_eq!(
-            codes("Feature: a\n  Scenario Outline: b\n    Given a fresh backup is taken\n").first().map(|found| found.0),
-            Some("no-scenario")
-        );
+        let outline = "Feature: a\n  Scenario Outline: b\n    Given a fresh backup is taken\n";
+        assert_eq!(codes(outline), [("no-examples", 2)]);
+        assert_eq!(codes(&format!("{outline}    Examples:\n      | x |\n")), [("no-examples", 2)]);
+        assert_eq!(codes(&format!("{outline}    Examples:\n      | x |\n      | 1 |\n")), []);
     }
 
     #[test]
