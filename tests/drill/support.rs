@@ -17,6 +17,15 @@ pub struct Place {
     dir: TempDir,
 }
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A test that failed must not leave servers behind whose directory is gone.
+        if std::thread::panicking() {
+            let _failed_already = self.command().arg("clean").output();
+        }
+    }
+}
+
 /// How a run ended, and what it left as evidence.
 pub struct Ran {
     pub code: i32,
