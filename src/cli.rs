@@ -87,6 +87,14 @@ pub struct Place {
     pub pg_bin: Option<PathBuf>,
 }
 
+impl Place {
+    /// The work root, absolute: PostgreSQL's programs run in a directory of their own.
+    pub fn root(&self) -> PathBuf {
+        let root = self.work.clone().unwrap_or_else(turnback::platform::local::workdir::default_root);
+        std::path::absolute(&root).unwrap_or(root)
+    }
+}
+
 /// An error as people see it: what happened and what to do next.
 pub fn complain(error: &dyn std::error::Error) {
     let mut text = error.to_string();
@@ -198,7 +206,11 @@ mod lint_command {
             }
             if findings.is_empty() {
                 let (files, s) = (sources.len(), if sources.len() == 1 { "" } else { "s" });
-                anstream::println!("{} {scenarios} scenarios in {files} file{s}, every step defined", "✔".green());
+                anstream::println!(
+                    "{} {scenarios} scenario{} in {files} file{s}, every step defined",
+                    "✔".green(),
+                    if scenarios == 1 { "" } else { "s" }
+                );
             }
         }
         if findings.is_empty() { exit::OK } else { exit::USAGE }

@@ -4,7 +4,7 @@ use super::{Place, exit};
 use owo_colors::OwoColorize;
 use serde::Serialize;
 use std::path::PathBuf;
-use turnback::platform::local::{preflight, workdir};
+use turnback::platform::local::preflight;
 
 /// Arguments of `turnback doctor`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ struct Report {
 
 /// Looks at everything and reports.
 pub async fn run(args: &Args) -> u8 {
-    let work = args.place.work.clone().unwrap_or_else(workdir::default_root);
+    let work = args.place.root();
     let findings = preflight::examine(&preflight::Question {
         programs: args.place.pg_bin.as_deref(),
         work: &work,

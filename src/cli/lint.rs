@@ -88,7 +88,9 @@ pub fn lint(source: &Source, collection: &Collection<DrillWorld>) -> Result<Vec<
     }
     for scenario in &scenarios {
         for step in &scenario.steps {
-            if let Some((code, message, hint)) = wrong_step(step, collection) {
+            let missing = missing_file(step, &scenario.base)
+                .map(|file| ("missing-file", format!("there is no file {file}"), "files are looked up beside the feature file".to_owned()));
+            if let Some((code, message, hint)) = wrong_step(step, collection).or(missing) {
                 let found = finding(step.position.line, step.position.col, code, message, hint);
                 if !findings.contains(&found) {
                     findings.push(found);
@@ -98,6 +100,13 @@ pub fn lint(source: &Source, collection: &Collection<DrillWorld>) -> Result<Vec<
     }
     findings.sort_by_key(|found| (found.line, found.column));
     if findings.is_empty() { Ok(scenarios) } else { Err(findings) }
+}
+
+/// A file that a step names and that is not there.
+fn missing_file(step: &Step, base: &std::path::Path) -> Option<String> {
+    let named = ["a platform with the database from ", "the migration from "].iter().find_map(|start| step.value.strip_prefix(start))?;
+    let file = base.join(named.split('"').nth(1)?);
+    (!file.is_file()).then(|| file.display().to_string())
 }
 
 fn empty_scenarios(feature: &Feature) -> Vec<(usize, String)> {

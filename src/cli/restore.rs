@@ -5,7 +5,7 @@ use super::{Place, complain, exit, signals::Signals};
 use owo_colors::{OwoColorize, Style};
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use turnback::platform::local::{Account, Programs, workdir};
+use turnback::platform::local::{Account, Programs};
 use turnback::workflow::{PrepareError, Prepared, RestoreDrill, RestoreFinished, RestoreSettings, Sources, prepare};
 use turnback_core::drill::{Decision, ReasonCode};
 use turnback_core::evidence::plain;
@@ -160,7 +160,7 @@ pub async fn run(args: Args) -> u8 {
         target: args.target,
         exclusive: args.exclusive,
         baseline: args.baseline,
-        pg_bin: args.place.pg_bin,
+        pg_bin: args.place.pg_bin.clone(),
         json,
     };
     let mut signals = match Signals::listen() {
@@ -189,7 +189,7 @@ pub async fn run(args: Args) -> u8 {
         user: args.user,
         database: args.database,
         evidence: args.evidence,
-        work: args.place.work.unwrap_or_else(workdir::default_root),
+        work: args.place.root(),
         keep: args.keep,
         command: std::env::args().map(super::run::quoted).collect::<Vec<_>>().join(" "),
     };

@@ -7,7 +7,7 @@ use crate::steps::DrillWorld;
 use cucumber::step::Collection;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use turnback::platform::local::{Account, Programs, preflight, workdir};
+use turnback::platform::local::{Account, Programs, preflight};
 use turnback::workflow::{Config, Drill, Finished, Settings};
 use turnback_core::drill::{Decision, ReasonCode};
 
@@ -69,7 +69,7 @@ pub async fn run(args: Args) -> u8 {
             name: scenario.name.clone(),
             steps: Vec::new(),
         };
-        let drill = match Drill::begin(settings.clone(), record) {
+        let drill = match Drill::begin(settings.clone(), record).await {
             Ok(drill) => drill,
             Err(error) => {
                 complain(&error);
@@ -159,7 +159,7 @@ fn prepare(args: Args) -> Result<Prepared, u8> {
         programs,
         account,
         evidence: args.evidence,
-        work: args.place.work.unwrap_or_else(workdir::default_root),
+        work: args.place.root(),
         keep: args.keep,
         command: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
         launcher: vec![launcher.into_os_string(), OsString::from("orders")],

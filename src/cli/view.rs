@@ -140,7 +140,7 @@ impl View {
             );
         }
         if let Some(comparison) = record.comparisons.last() {
-            let _ = write!(out, "\n  {:<10}{}", "compared", comparison.result.summary());
+            let _ = write!(out, "\n  {:<10}{}: {}", "compared", comparison.name.replace('-', " "), comparison.result.summary());
         }
         let passed = record.checks.iter().filter(|check| check.passed()).count();
         let _ = write!(out, "\n  {:<10}{passed} of {} passed", "checks", record.checks.len());

@@ -25,7 +25,9 @@ impl Address {
         if !Self::looks_like_url(url) {
             return refuse("it begins with neither postgresql:// nor postgres://");
         }
-        match PgConnectOptions::from_str(url) {
+        // libpq takes a user without a host (`postgresql://me@/db?host=/run`); the URL parser wants one, and `host=` overrules it.
+        let whole = if url.contains("?host=") || url.contains("&host=") { url.replacen("@/", "@localhost/", 1) } else { url.to_owned() };
+        match PgConnectOptions::from_str(&whole) {
             Ok(options) => Ok(Self { url: url.to_owned(), options }),
             // The parser's own words name the part that is wrong and hold none of the URL's.
             Err(sqlx::Error::Configuration(problem)) => refuse(&problem.to_string()),

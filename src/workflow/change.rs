@@ -72,6 +72,7 @@ impl Drill {
             Migration::File(path) => read(&path)?,
             Migration::Sql { name, sql } => (name, sql),
         };
+        self.outdate();
         if self.known_good.is_empty() {
             return Err(Failure::order("record the known-good state before the change: without it nothing can be compared afterwards"));
         }

@@ -154,7 +154,7 @@ impl Drill {
         }
         self.enter(Phase::Verification);
         self.require(Check::observed(CheckId::ApplicationHealthy, seen.healthy, "healthy", format!("{}: {}", status(&seen), seen.detail)))?;
-        Ok(format!("{}: {}", status(&seen), seen.detail))
+        Ok(if seen.detail.is_empty() { status(&seen) } else { format!("{}: {}", status(&seen), seen.detail) })
     }
 }
 

@@ -80,7 +80,7 @@ impl Drill {
     ///
     /// # Errors
     /// [`StartError`] when another drill runs there or the evidence cannot be written.
-    pub fn begin(settings: Settings, scenario: Scenario) -> Result<Self, StartError> {
+    pub async fn begin(settings: Settings, scenario: Scenario) -> Result<Self, StartError> {
         let id = uuid::Uuid::now_v7().to_string();
         let started = clock::now();
         // The work directory first: a drill that may not run leaves no empty evidence behind.
@@ -88,7 +88,7 @@ impl Drill {
         let package = match Package::create(&settings.evidence, started, &scenario.name) {
             Ok(package) => package,
             Err(error) => {
-                workdir.remove()?;
+                workdir.remove().await?;
                 return Err(error.into());
             }
         };

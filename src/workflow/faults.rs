@@ -6,7 +6,7 @@ use serde_json::json;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use turnback_core::drill::Phase;
+use turnback_core::drill::{Check, CheckId, Phase};
 use turnback_core::recovery::{RecoveryPoint, RecoveryTarget, SEGMENT_BYTES_DEFAULT, Target};
 
 /// What is done to a file.
@@ -48,6 +48,19 @@ impl Faults {
 }
 
 impl Drill {
+    /// What was checked on the restored server before something changed there says nothing about it any more.
+    pub(super) fn outdate(&mut self) {
+        let stale = |check: &Check| {
+            let about_the_restored = [CheckId::SchemaEqual, CheckId::DataEqual, CheckId::ChangeNotInHistory, CheckId::ApplicationHealthy];
+            check.passed() && about_the_restored.contains(&check.id)
+        };
+        let names: Vec<_> = self.record.checks.iter().filter(|check| stale(check)).map(|check| check.id.name()).collect();
+        if !names.is_empty() {
+            self.journal("checks-outdated", json!({ "checks": names }));
+            self.record.checks.retain(|check| !stale(check));
+        }
+    }
+
     fn inject(&mut self, fault: String) -> String {
         self.journal("fault-injected", json!({ "fault": fault }));
         self.record.faults.push(fault.clone());
@@ -104,6 +117,7 @@ impl Drill {
         let phase = self.phase;
         let (commit, _) =
             self.commit_migration(&change.name, &change.sql, None, &format!("Release the migration {} again", change.name)).await?;
+        self.outdate();
         self.enter(phase.max(Phase::Restore));
         Ok(self.inject(format!("the migration {} was applied again by commit {}", change.name, commit.short())))
     }
@@ -114,6 +128,7 @@ impl Drill {
         let server = local.current(local.restored.is_some());
         let mut connection = database::connect(&local.address(server)).await.map_err(|e| Failure::platform(&e))?;
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.map_err(|e| Failure::platform(&e))?;
+        self.outdate();
         Ok(self.inject(format!("someone ran: {}", sql.split_whitespace().collect::<Vec<_>>().join(" "))))
     }
 }

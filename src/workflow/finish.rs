@@ -6,7 +6,7 @@ use crate::clock;
 use crate::platform::local::Shutdown;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use turnback_core::drill::{Phase, Reason, ReasonCode, verdict};
+use turnback_core::drill::{Decision, Phase, Reason, ReasonCode, verdict};
 use turnback_core::evidence::{DrillRecord, StepStatus};
 
 /// A drill that ended, and where its evidence lies.
@@ -38,7 +38,12 @@ impl Drill {
         if self.record.scenario.steps.is_empty() {
             self.record.incidents.push(Reason::new(ReasonCode::NoScenario, "no step ran"));
         }
-        let drawn = verdict(&self.record.checks, &self.record.incidents);
+        let mut drawn = verdict(&self.record.checks, &self.record.incidents);
+        // A GO that tolerates something says so in the same breath.
+        let tolerated = self.record.comparisons.last().and_then(|last| super::verification::tolerances(&last.result));
+        if let (Decision::Go, Some(said), Some(reason)) = (drawn.decision, tolerated, drawn.reasons.first_mut()) {
+            reason.message = format!("{}; {said}", reason.message);
+        }
         self.journal("verdict", json!(drawn));
         self.record.verdict = Some(drawn);
         self.close_phase();
@@ -105,7 +110,7 @@ impl Drill {
                 if let Err(left) = work.end_processes().await {
                     self.record.cleanup.left.extend(left);
                 }
-                match work.remove() {
+                match work.remove().await {
                     Ok(()) => {
                         self.record.cleanup.removed.push("servers, application, repository, WAL archive and backups of this drill".into())
                     }

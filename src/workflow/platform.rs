@@ -252,7 +252,7 @@ async fn load(programs: &Programs, account: &Account, at: &Address, file: &Path)
     if ended.ok {
         return Ok(());
     }
-    Err(Failure::because(ReasonCode::PlatformFailed, format!("{} could not be loaded: {}", file.display(), ended.output.trim())))
+    Err(Failure::because(ReasonCode::DatabaseNotLoaded, format!("{} could not be loaded: {}", file.display(), ended.output.trim())))
 }
 
 async fn load_text(programs: &Programs, account: &Account, at: &Address, sql: &str, dir: &Path) -> Result<(), Failure> {

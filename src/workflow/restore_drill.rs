@@ -290,7 +290,7 @@ impl RestoreDrill {
             let dir = work.path().to_owned();
             self.keep_log(&dir.join("restored/server.log"));
             if kept.is_empty() {
-                match work.remove_soon().await {
+                match work.remove().await {
                     Ok(()) => self.record.cleanup.removed.push("the restored server and its files".into()),
                     Err(error) => self.record.cleanup.left.push(chain(&error)),
                 }

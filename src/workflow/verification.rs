@@ -3,6 +3,7 @@
 use super::drill::ms;
 use super::{Drill, Failure, Outcome};
 use std::time::Duration;
+use turnback_core::comparison::{Comparison, Difference};
 use turnback_core::drill::{Check, CheckId, Phase};
 
 impl Drill {
@@ -26,12 +27,7 @@ impl Drill {
             self.require(Check::observed(CheckId::SchemaEqual, result.schema_equal(), "0 schema differences", schema).shown_in(file));
         let second = self.require(Check::observed(CheckId::DataEqual, result.data_equal(), "every row equal", data).shown_in(file));
         first.and(second)?;
-        let tolerated = if result.tolerated.is_empty() {
-            String::new()
-        } else {
-            let named: Vec<_> = result.tolerated.iter().map(|difference| format!("{} {}", difference.kind, difference.object)).collect();
-            format!("\ntolerated and reported: {} (recovery leaves a sequence up to 32 ahead)", named.join(", "))
-        };
+        let tolerated = tolerances(&result).map_or_else(String::new, |said| format!("\n{said}"));
         Ok(format!("{}{tolerated}", result.summary()))
     }
 
@@ -58,6 +54,16 @@ impl Drill {
             self.check(Check::observed(CheckId::RpoMet, lost <= target, format!("at most {target} ms"), format!("{lost} ms")));
         }
     }
+}
+
+/// What differs and is tolerated, said in a line; `None` where nothing is.
+pub(super) fn tolerances(result: &Comparison) -> Option<String> {
+    let named = |difference: &Difference| {
+        let why = if difference.kind == "sequence" { "recovery leaves it up to 32 ahead" } else { "it is unlogged and came back empty" };
+        format!("{} {} ({why})", difference.kind, difference.object)
+    };
+    let all: Vec<_> = result.tolerated.iter().map(named).collect();
+    (!all.is_empty()).then(|| format!("tolerated and reported: {}", all.join(", ")))
 }
 
 /// A name as a file name.

@@ -295,6 +295,12 @@ impl Scenario {
         self
     }
 
+    /// A step more, after all others.
+    pub fn last(mut self, step: &str) -> Self {
+        self.steps.push(step.to_owned());
+        self
+    }
+
     /// Without the step that contains `part`.
     #[track_caller]
     pub fn without(mut self, part: &str) -> Self {

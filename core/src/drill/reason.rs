@@ -138,6 +138,9 @@ reasons! {
     /// The backup did not complete in time.
     BackupNotCompleted = "backup-not-completed", Inconclusive,
         "See the backup's log in the evidence: most often WAL is not being archived.";
+    /// The SQL of the scenario's own database could not be loaded.
+    DatabaseNotLoaded = "database-not-loaded", Inconclusive,
+        "Repair the SQL at the line that psql names, or load the file with psql by hand to see more.";
     /// The platform itself failed.
     PlatformFailed = "platform-failed", Inconclusive,
         "Run `turnback doctor`, repair what it names, and run the drill again.";
@@ -146,7 +149,7 @@ reasons! {
         "Make room or choose another --work directory, and run the drill again.";
     /// Someone ended the drill.
     Interrupted = "interrupted", Inconclusive,
-        "Run `turnback clean` if anything was left, and run the drill again.";
+        "Run the drill again; the evidence says whether anything was left, and `turnback clean` removes it.";
 }
 
 /// A reason with what was seen in this drill.

@@ -172,7 +172,9 @@ impl Server {
         ]);
         let ended = programs.run(account, "initdb", &initdb, INITDB_LIMIT).await?;
         if !ended.ok {
-            return Err(ServerError::Initdb { dir: dir.to_owned(), output: ended.output });
+            // Its chatter comes first; the line that matters says so.
+            let line = ended.output.lines().find(|line| line.contains("error:")).unwrap_or(&ended.output).to_owned();
+            return Err(ServerError::Initdb { dir: dir.to_owned(), output: line });
         }
         let archiving = match archive {
             Some(archive) => vec![("archive_mode".to_owned(), "on".to_owned()), ("archive_command".to_owned(), archive.archive_command())],

@@ -183,50 +183,31 @@ impl WorkDir {
         if left.is_empty() { Ok(()) } else { Err(left) }
     }
 
-    /// Removes the directory of this run while something that was told to end may still be finishing a file in it.
+    /// Removes the directory of this run, once its processes have been told to end.
     ///
     /// # Errors
     /// [`WorkDirError::Io`] naming what cannot be removed.
-    pub async fn remove_soon(self) -> Result<(), WorkDirError> {
-        use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
-        let wait = Wait::new(format!("{} is removed", self.run.display()), REMOVE_LIMIT);
-        let removed = wait
-            .until(async || match std::fs::remove_dir_all(&self.run) {
-                Ok(()) => Ok(Poll::Ready(())),
-                Err(_) if !self.run.exists() => Ok(Poll::Ready(())),
-                Err(error) if matches!(error.kind(), DirectoryNotEmpty | NotFound) => Ok(Poll::NotYet(error.to_string())),
-                Err(error) => Err(error),
-            })
-            .await;
-        removed.map_err(|error| match error {
-            WaitError::Failed { source, .. } => io("remove", &self.run)(source),
-            timed_out @ WaitError::TimedOut { .. } => io("remove", &self.run)(std::io::Error::other(timed_out.to_string())),
-        })
-    }
-
-    /// Removes the directory of this run. Its processes must have ended.
-    ///
-    /// # Errors
-    /// [`WorkDirError::Io`] naming what cannot be removed.
-    pub fn remove(self) -> Result<(), WorkDirError> {
-        remove_tree(&self.run).map_err(io("remove", &self.run))
+    pub async fn remove(self) -> Result<(), WorkDirError> {
+        remove_tree(&self.run).await.map_err(io("remove", &self.run))
     }
 }
 
-/// How often a directory is removed again because something was still put into it: what was ended a moment ago may be writing its last file.
-const REMOVALS: usize = 5;
-
-/// Removes a directory with all it holds.
-pub(super) fn remove_tree(dir: &Path) -> std::io::Result<()> {
-    let mut left = REMOVALS;
-    loop {
-        match std::fs::remove_dir_all(dir) {
-            Err(error) if left > 0 && error.kind() == std::io::ErrorKind::DirectoryNotEmpty => left -= 1,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !dir.exists() => return Ok(()),
-            Err(error) if left > 0 && error.kind() == std::io::ErrorKind::NotFound => left -= 1,
-            ended => return ended,
-        }
-    }
+/// Removes a directory with all it holds, while something that was told to end may still be finishing a file in it.
+pub(super) async fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    let wait = Wait::new(format!("{} is removed", dir.display()), REMOVE_LIMIT);
+    let removed = wait
+        .until(async || match std::fs::remove_dir_all(dir) {
+            Ok(()) => Ok(Poll::Ready(())),
+            Err(_) if !dir.exists() => Ok(Poll::Ready(())),
+            Err(error) if matches!(error.kind(), DirectoryNotEmpty | NotFound) => Ok(Poll::NotYet(error.to_string())),
+            Err(error) => Err(error),
+        })
+        .await;
+    removed.map_err(|error| match error {
+        WaitError::Failed { source, .. } => source,
+        timed_out @ WaitError::TimedOut { .. } => std::io::Error::other(timed_out.to_string()),
+    })
 }
 
 fn make_root(root: &Path) -> Result<(), WorkDirError> {

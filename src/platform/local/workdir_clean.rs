@@ -99,7 +99,7 @@ pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
             report.left.push(format!("{} (run {}): its processes still run", dir.display(), owner.run));
             continue;
         }
-        match remove_tree(&dir) {
+        match remove_tree(&dir).await {
             Ok(()) => report.removed.push(format!("{} (run {})", dir.display(), owner.run)),
             Err(error) => report.left.push(format!("{} (run {}): {error}", dir.display(), owner.run)),
         }
