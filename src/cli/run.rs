@@ -145,6 +145,14 @@ fn prepare(args: Args) -> Result<Prepared, u8> {
         anstream::eprintln!("error: there is no scenario to run");
         return Err(exit::NO_SCENARIO);
     }
+    let configured = scenarios.iter().flat_map(|scenario| &scenario.steps).find(|step| step.value.contains("configured "));
+    if let (None, Some(step)) = (&config, configured) {
+        anstream::eprintln!(
+            "error: the step “{}” needs a turnback.yaml: write one with `database:` and `migration:`, or name it with --config",
+            step.value
+        );
+        return Err(exit::USAGE);
+    }
     let programs = Programs::find(args.place.pg_bin.as_deref()).map_err(|error| usage(&error))?;
     let account = Account::find().map_err(|error| usage(&error))?;
     preflight::port(args.port).map_err(|error| {

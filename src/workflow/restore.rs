@@ -109,8 +109,14 @@ impl Drill {
             login: Default::default(),
             limit: REPLAY_LIMIT,
         };
-        // Both only read the backup: it is verified while it is being restored.
-        let (verification, restored) = tokio::join!(verify(&programs, &account, &path, super::known_good::VERIFY_LIMIT), restore(request));
+        // Both only read the backup: it is verified while it is being restored. A server restored from a damaged backup may never get to its
+        // target, so a bad word of the verification ends the restore.
+        let mut restoring = Box::pin(restore(request));
+        let mut verifying = Box::pin(verify(&programs, &account, &path, super::known_good::VERIFY_LIMIT));
+        let (verification, early) = tokio::select! {
+            verification = &mut verifying => (verification, None),
+            restored = &mut restoring => (verifying.await, Some(restored)),
+        };
         let verification = verification.map_err(|e| Failure::platform(&e))?;
         let said = verification
             .damaged_file
@@ -119,12 +125,12 @@ impl Drill {
         if let Err(failure) = self.require(Check::observed(CheckId::BackupIntact, verification.ok, "every file as its manifest says", said))
         {
             self.record.restores.push(record);
-            if let Ok(mut paused) = restored {
-                // What was restored from a damaged backup is of no use, whatever it looks like.
-                paused.stop().await.map_err(|e| Failure::platform(&e))?;
-            }
             return Err(failure);
         }
+        let restored = match early {
+            Some(restored) => restored,
+            None => restoring.await,
+        };
         let paused = match restored {
             Ok(paused) => paused,
             Err(error) => {

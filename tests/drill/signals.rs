@@ -36,7 +36,7 @@ fn interrupted(signal: Signal, name: &str, moments: Vec<String>) {
         assert_eq!(seen, (Some(130), Some("INCONCLUSIVE"), Some("interrupted")), "{moment}: {verdict:#}");
         assert!(verdict["reasons"][0]["message"].as_str().unwrap().contains(name), "{moment}: {verdict:#}");
         assert_eq!(evidence["predicate"]["cleanup"]["complete"], true, "{moment}: {:#}", evidence["predicate"]["cleanup"]);
-        assert_eq!(turnback::evidence::read(&package.join("journal.ndjson")).unwrap().torn, 0, "{moment}");
+        assert_eq!(turnback::evidence::read(package.join("journal.ndjson")).unwrap().torn, 0, "{moment}");
         place.assert_nothing_left();
     }
 }
@@ -56,7 +56,7 @@ fn after_a_kill_at_any_moment_the_journal_can_be_read_and_clean_removes_everythi
     for moment in moments() {
         let place = Place::new();
         assert_eq!(signalled(&place, &moment, Signal::KILL), None, "{moment}: it ended by itself");
-        let journal = turnback::evidence::read(&place.package().unwrap().join("journal.ndjson")).unwrap();
+        let journal = turnback::evidence::read(place.package().unwrap().join("journal.ndjson")).unwrap();
         let reached = journal.entries.iter().any(|entry| moment.contains(&entry.kind) || moment.contains(&entry.data.to_string()));
         assert!(reached, "{moment} is not in the journal");
 
@@ -90,7 +90,7 @@ fn a_second_drill_in_the_same_place_is_refused_naming_the_first() {
     let place = Place::new();
     let first = place.start(&["deleted_rows"]);
     place.until_journal_says("\"kind\":\"server-started\"");
-    let journal = turnback::evidence::read(&place.package().unwrap().join("journal.ndjson")).unwrap();
+    let journal = turnback::evidence::read(place.package().unwrap().join("journal.ndjson")).unwrap();
     let run = journal.entries[0].data["run"]["id"].as_str().unwrap().to_owned();
     let pid = first.pids()[0].to_string();
 
