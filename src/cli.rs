@@ -96,18 +96,8 @@ impl Place {
 }
 
 /// An error as people see it: what happened and what to do next.
-pub fn complain(error: &dyn std::error::Error) {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        source = inner.source();
-    }
-    anstream::eprintln!("{} {text}", "error:".red().bold());
+pub fn complain(error: &(dyn std::error::Error + 'static)) {
+    anstream::eprintln!("{} {}", "error:".red().bold(), turnback::workflow::chain(error));
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -21,7 +21,7 @@ pub use config::{Config, ConfigError};
 pub use drill::{Drill, Settings, StartError};
 pub use faults::{Harm, Misstep};
 pub use finish::Finished;
-pub use outcome::{Failure, Outcome, docstring};
+pub use outcome::{Failure, Outcome, chain, docstring};
 pub use platform::{DatabaseSource, shipped_migrations};
 pub use restore_drill::{PrepareError, Prepared, RestoreDrill, RestoreFinished, RestoreSettings, Sources, prepare};
 

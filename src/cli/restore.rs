@@ -96,7 +96,7 @@ impl PlanArgs {
 }
 
 /// Refuses: nothing was started.
-fn refuse(json: bool, code: &str, error: &dyn std::error::Error) -> u8 {
+fn refuse(json: bool, code: &str, error: &(dyn std::error::Error + 'static)) -> u8 {
     if json {
         let document =
             serde_json::json!({ "exit": exit::USAGE, "reachable": false, "refused": { "code": code, "message": error.to_string() } });

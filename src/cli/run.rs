@@ -107,7 +107,7 @@ pub async fn run(args: Args) -> u8 {
 type Prepared = (Vec<Scenario>, Collection<DrillWorld>, Settings);
 
 fn prepare(args: Args) -> Result<Prepared, u8> {
-    let usage = |error: &dyn std::error::Error| {
+    let usage = |error: &(dyn std::error::Error + 'static)| {
         complain(error);
         exit::USAGE
     };
