@@ -7,6 +7,6 @@ mod observe;
 mod paused;
 mod point;
 
-pub use observe::{ObserveError, Position, Sealed, observe, seal};
-pub use paused::{ReplayStatus, end_recovery, prove, reached, replay_status};
+pub use observe::{ObserveError, Observer, Position, Sealed, observe, seal};
+pub use paused::{ReplayStatus, Watch};
 pub use point::{Cut, PointError, PointRequest, Recorded, record_point};

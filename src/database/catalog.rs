@@ -1,9 +1,11 @@
 //! Reads every schema object of a database into canonical data: one statement per kind of object, in three files beside this one.
+//! A line `-- when:` above a statement says what must hold rows for it to be sent.
 //!
 //! It knows which catalogs there are and nothing about how catalogs are compared. Objects that an extension owns and the system's own
 //! schemas are left out; the extension itself, with its version, stands for them. Roles and tablespaces belong to the server, not here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
 
 use sqlx::{PgConnection, Row as _};
 use turnback_core::schema::{Catalog, Object};
@@ -20,29 +22,71 @@ const GROUPS: [(&str, &str); 3] = [
 /// Sequences asked for in one statement.
 const SEQUENCES_AT_ONCE: usize = 200;
 
-/// Reads the catalog. A second connection, which must see the same snapshot, halves the time: the server spends it planning.
-pub(super) async fn read(first: &mut PgConnection, second: Option<&mut PgConnection>) -> Result<Catalog, DatabaseError> {
-    let (relations, rest) = GROUPS.split_at(1);
-    let mut objects = match second {
-        Some(second) => {
-            let (mut objects, more) = futures::future::try_join(groups(first, relations), groups(second, rest)).await?;
-            objects.extend(more);
-            objects
-        }
-        None => groups(first, &GROUPS).await?,
-    };
-    sequence_values(first, &mut objects).await?;
-    Ok(Catalog::new(objects))
+/// One statement about one kind of object.
+#[derive(Clone, Copy)]
+struct Question {
+    /// The file it stands in.
+    group: &'static str,
+    /// What must hold rows for it to have any: the rest of a query after FROM. Most databases hold none of most kinds, and asking whether
+    /// there is one is far cheaper than planning the statement.
+    when: Option<&'static str>,
+    sql: &'static str,
 }
 
-async fn groups(connection: &mut PgConnection, wanted: &[(&'static str, &'static str)]) -> Result<Vec<Object>, DatabaseError> {
-    let mut objects = Vec::new();
-    for (group, sql) in wanted {
-        for row in fetch(connection, expand(sql), "read the catalog's", group).await? {
-            objects.push(object(&row).map_err(|source| failed("understand the catalog's", group)(source))?);
-        }
+/// The statements that are still to be sent. Connections that see one snapshot take from it side by side, one statement at a time: the server
+/// spends its time planning, so that the quickest way is to keep every connection busy.
+pub(super) struct Questions(Mutex<VecDeque<Question>>);
+
+impl Questions {
+    /// Those that have an answer in this database.
+    pub(super) async fn of(connection: &mut PgConnection) -> Result<Self, DatabaseError> {
+        const READ: &str = "look what kinds of object are in";
+        const OBJECT: &str = "the catalog";
+        let conditions: Vec<_> = questions().filter_map(|question| question.when).collect();
+        let asked: Vec<_> = conditions.iter().map(|when| format!("EXISTS (SELECT FROM {when})::text")).collect();
+        let rows = fetch(connection, format!("SELECT concat_ws(' ', {})", asked.join(", ")), READ, OBJECT).await?;
+        let row = rows.first().ok_or_else(|| DatabaseError::Catalog {
+            what: "kinds of object",
+            object: OBJECT.into(),
+            problem: "no row came back".into(),
+        })?;
+        let answer: String = row.try_get(0).map_err(failed(READ, OBJECT))?;
+        let mut answers = answer.split(' ').map(|one| one == "true");
+        // A condition without its answer counts as met: then the statement itself says what there is.
+        let wanted = questions().filter(|question| question.when.is_none() || answers.next().unwrap_or(true)).collect();
+        Ok(Self(Mutex::new(wanted)))
     }
-    Ok(objects)
+
+    fn next(&self) -> Option<Question> {
+        // A poisoned queue means that another connection's task panicked; what is left is still right.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
+    }
+
+    /// Sends statements until none is left, and returns the objects that came back over this connection.
+    pub(super) async fn answer(&self, connection: &mut PgConnection) -> Result<Vec<Object>, DatabaseError> {
+        let mut objects = Vec::new();
+        while let Some(Question { group, sql, .. }) = self.next() {
+            for row in fetch(connection, expand(sql), "read the catalog's", group).await? {
+                objects.push(object(&row).map_err(|source| failed("understand the catalog's", group)(source))?);
+            }
+        }
+        Ok(objects)
+    }
+}
+
+fn questions() -> impl Iterator<Item = Question> {
+    GROUPS.into_iter().flat_map(|(group, text)| {
+        text.split(";\n").filter(|sql| !sql.trim().is_empty()).map(move |sql| {
+            let when = sql.lines().find_map(|line| line.strip_prefix("-- when: "));
+            Question { group, when, sql }
+        })
+    })
+}
+
+/// The catalog from all objects that were read, with where each sequence stands.
+pub(super) async fn finish(connection: &mut PgConnection, mut objects: Vec<Object>) -> Result<Catalog, DatabaseError> {
+    sequence_values(connection, &mut objects).await?;
+    Ok(Catalog::new(objects))
 }
 
 fn object(row: &sqlx::postgres::PgRow) -> Result<Object, sqlx::Error> {
@@ -121,6 +165,17 @@ mod tests {
     fn every_shorthand_in_the_statements_is_known() {
         for (group, sql) in GROUPS {
             assert!(sql.contains('$') && !expand(sql).contains('$'), "{group}");
+        }
+    }
+
+    #[test]
+    fn the_files_fall_apart_into_whole_statements() {
+        assert!(questions().count() > 30);
+        for Question { group, sql, when } in questions() {
+            assert_eq!(sql.matches("when:").count(), usize::from(when.is_some()), "{group}: {sql}");
+            let text: String = sql.lines().filter(|line| !line.starts_with("--")).collect();
+            assert!(text.starts_with("SELECT") || text.starts_with("WITH"), "{group}: {text}");
+            assert!(!text.contains(';'), "{group}: {text}");
         }
     }
 }

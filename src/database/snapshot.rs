@@ -121,13 +121,27 @@ pub async fn snapshot(address: &Address, options: &SnapshotOptions, directory: &
         None if most > 1 => Some(session::export(&mut first).await?),
         None => None,
     };
-    let mut second = match most {
-        1 => None,
-        _ => Some(session::open(address, shared.as_deref(), options.statement_timeout).await?),
+    let second = async {
+        match most {
+            1 => Ok(None),
+            _ => session::open(address, shared.as_deref(), options.statement_timeout).await.map(Some),
+        }
     };
-    let catalog = catalog::read(&mut first, second.as_mut()).await?;
+    let (questions, mut second) = futures::future::try_join(catalog::Questions::of(&mut first), second).await?;
     let mut excluded = Vec::new();
-    let listed = tables::list(&mut first, &mut excluded).await?;
+    let (listed, objects) = match &mut second {
+        Some(second) => {
+            let both = async {
+                let listed = tables::list(&mut first, &mut excluded).await?;
+                Ok((listed, questions.answer(&mut first).await?))
+            };
+            let ((listed, mut objects), more) = futures::future::try_join(both, questions.answer(second)).await?;
+            objects.extend(more);
+            (listed, objects)
+        }
+        None => (tables::list(&mut first, &mut excluded).await?, questions.answer(&mut first).await?),
+    };
+    let catalog = catalog::finish(&mut first, objects).await?;
     let mut states: Vec<TableState> = listed
         .iter()
         .map(|table| TableState { name: table.name.clone(), unlogged: table.unlogged, key: table.key.clone(), rows: RowSum::default() })

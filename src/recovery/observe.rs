@@ -105,6 +105,28 @@ pub async fn observe(options: &PgConnectOptions) -> Result<Position, ObserveErro
     observe_on(&mut connect(options, "see where it stands").await?).await
 }
 
+/// Asks one server several times over one connection.
+#[derive(Debug)]
+pub struct Observer(PgConnection);
+
+impl Observer {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ObserveError::Connect`].
+    pub async fn connect(options: &PgConnectOptions) -> Result<Self, ObserveError> {
+        connect(options, "see where it stands").await.map(Self)
+    }
+
+    /// Asks the server where it stands.
+    ///
+    /// # Errors
+    /// [`ObserveError`].
+    pub async fn position(&mut self) -> Result<Position, ObserveError> {
+        observe_on(&mut self.0).await
+    }
+}
+
 pub(super) async fn observe_on(connection: &mut PgConnection) -> Result<Position, ObserveError> {
     const PURPOSE: &str = "see where it stands";
     // The control file's timeline lags behind a promotion until the next checkpoint; the name of the segment being written does not.

@@ -80,17 +80,18 @@ impl Drill {
                     restored.server.detach();
                 }
             } else {
-                if let Err(error) = local.reconciler.stop().await {
-                    self.record.cleanup.left.push(format!("the application: {error}"));
-                }
-                if let Err(error) = local.primary.stop(Shutdown::Immediate).await {
-                    self.record.cleanup.left.push(format!("the primary: {error}"));
-                }
-                if let Some(restored) = &mut local.restored
-                    && let Err(error) = restored.server.stop(Shutdown::Immediate).await
-                {
-                    self.record.cleanup.left.push(format!("the restored server: {error}"));
-                }
+                // They are thrown away, and none waits for another.
+                let (primary, restored) = (&mut local.primary, &mut local.restored);
+                let (application, primary, restored) = tokio::join!(local.reconciler.stop(), primary.stop(Shutdown::Immediate), async {
+                    match restored {
+                        Some(restored) => restored.server.stop(Shutdown::Immediate).await,
+                        None => Ok(()),
+                    }
+                });
+                let left = &mut self.record.cleanup.left;
+                left.extend(application.err().map(|error| format!("the application: {error}")));
+                left.extend(primary.err().map(|error| format!("the primary: {error}")));
+                left.extend(restored.err().map(|error| format!("the restored server: {error}")));
             }
             self.keep_log("logs/primary.log", local.primary.log_file());
             if let Some(restored) = &local.restored {

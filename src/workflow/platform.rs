@@ -6,7 +6,7 @@ use crate::database::Address;
 use crate::gitops::{self, CommitId, Repository};
 use crate::platform::local::application::{Launcher, Settings, Traffic};
 use crate::platform::local::reconciler::{Desired, Reconciler};
-use crate::platform::local::server::SUPERUSER;
+use crate::platform::local::server::{MAINTENANCE, SUPERUSER};
 use crate::platform::local::{Account, Archive, Programs, Server, ServerOptions, base_backup};
 use include_dir::{Dir, include_dir};
 use serde_json::json;
@@ -132,7 +132,7 @@ impl Drill {
         primary.start().await.map_err(|e| platform(&e))?;
         self.journal("server-started", json!({ "server": "primary", "pid": primary.pid() }));
         let database = if with_application { "orders" } else { "app" }.to_owned();
-        create_database(&address(&primary, "postgres"), &database).await?;
+        name_database(&address(&primary, MAINTENANCE), &database).await?;
 
         let repository = Repository::create(&dir.join("repository.git"), &gitops::TREE, clock::now()).map_err(|e| platform(&e))?;
         if !with_application {
@@ -227,9 +227,10 @@ impl Drill {
     }
 }
 
-async fn create_database(at: &Address, name: &str) -> Result<(), Failure> {
+/// Gives the empty database that initdb made its name. A new one would be 300 more files, and every backup and every copy would carry them.
+async fn name_database(at: &Address, name: &str) -> Result<(), Failure> {
     let mut connection = crate::database::connect(at).await.map_err(|e| Failure::platform(&e))?;
-    let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
+    let statement = format!("ALTER DATABASE postgres RENAME TO \"{}\"", name.replace('"', "\"\""));
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.map_err(|e| Failure::platform(&e))?;
     Ok(())
 }

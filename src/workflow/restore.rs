@@ -131,7 +131,7 @@ impl Drill {
             Some(restored) => restored,
             None => restoring.await,
         };
-        let paused = match restored {
+        let mut paused = match restored {
             Ok(paused) => paused,
             Err(error) => {
                 self.record.restores.push(record);

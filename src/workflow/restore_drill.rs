@@ -12,6 +12,7 @@ use super::{Failure, finish::read_end, restore::log_of};
 use crate::clock;
 use crate::database::{self, Address, CompareOptions, DatabaseError, SnapshotOptions};
 use crate::evidence::Package;
+use crate::platform::local::server::MAINTENANCE;
 use crate::platform::local::{
     Account, Login, Paused, Programs, RestoreError, RestoreRequest, SegmentFault, Server, ServerOptions, Shutdown, WorkDir, restore,
     stage_archive,
@@ -31,8 +32,6 @@ const PORT: u16 = 5432;
 const REPLAY_LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// How long verifying the backup may take.
 const VERIFY_LIMIT: Duration = Duration::from_secs(4 * 3600);
-/// A database that every server has, whatever else is in it.
-const ALWAYS_THERE: &str = "template1";
 
 /// What a restore drill is told from outside, beside its sources.
 #[derive(Clone, Debug)]
@@ -148,7 +147,7 @@ impl RestoreDrill {
             dir: &run,
             options: ServerOptions { socket_dir: dir.join("s"), port: PORT, settings },
             archive_to: None,
-            login: Login { user: self.settings.user.clone(), database: ALWAYS_THERE.to_owned() },
+            login: Login { user: self.settings.user.clone(), database: MAINTENANCE.to_owned() },
             limit: REPLAY_LIMIT,
         };
         // Both only read the backup; what a damaged one leads to does not count, because its verification is asked first.
@@ -186,7 +185,7 @@ impl RestoreDrill {
         Ok(paused)
     }
 
-    async fn prove_and_promote(&mut self, paused: Paused) -> Result<(), Failure> {
+    async fn prove_and_promote(&mut self, mut paused: Paused) -> Result<(), Failure> {
         let begun = Instant::now();
         let reached = paused.reached().await.map_err(|e| Failure::platform(&e))?;
         let line = paused.stopping_line();

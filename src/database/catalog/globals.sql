@@ -14,6 +14,7 @@ SELECT 'database' AS kind, 'current_database()' AS name, '' AS parent, json_buil
     'comment', shobj_description(d.oid, 'pg_database'))::text AS properties
 FROM pg_database d WHERE d.datname = current_database();
 
+-- when: pg_db_role_setting
 SELECT 'setting', CASE s.setrole WHEN 0 THEN 'of the database' ELSE 'of ' || quote_ident(pg_get_userbyid(s.setrole)) || ' in the database' END || ': '
         || split_part(v, '=', 1), '', json_build_object('value', substr(v, strpos(v, '=') + 1))::text
 FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) v WHERE d.datname = current_database();
@@ -32,6 +33,7 @@ SELECT 'language', quote_ident(l.lanname), '', json_build_object(
     'comment', obj_description(l.oid, 'pg_language'))::text
 FROM pg_language l WHERE l.lanispl;
 
+-- when: pg_event_trigger
 SELECT 'event trigger', quote_ident(t.evtname), '', json_build_object(
     'owner', pg_get_userbyid(t.evtowner),
     'event', t.evtevent,
@@ -41,12 +43,14 @@ SELECT 'event trigger', quote_ident(t.evtname), '', json_build_object(
     'comment', obj_description(t.oid, 'pg_event_trigger'))::text
 FROM pg_event_trigger t WHERE $own(pg_event_trigger, t.oid)$;
 
+-- when: pg_default_acl
 SELECT 'default privileges', 'of ' || quote_ident(pg_get_userbyid(d.defaclrole)) || CASE WHEN d.defaclnamespace <> 0 THEN ' in ' ||
         (SELECT quote_ident(n.nspname) FROM pg_namespace n WHERE n.oid = d.defaclnamespace) ELSE '' END || ' on ' ||
         CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f' THEN 'functions' WHEN 'T' THEN 'types'
             WHEN 'n' THEN 'schemas' ELSE 'large objects' END, '', json_build_object('privileges', $acl(d.defaclacl, r, d.defaclrole)$)::text
 FROM pg_default_acl d;
 
+-- when: pg_publication
 SELECT 'publication', quote_ident(p.pubname), '', json_build_object(
     'owner', pg_get_userbyid(p.pubowner),
     'all tables', p.puballtables::text,
@@ -60,6 +64,7 @@ SELECT 'publication', quote_ident(p.pubname), '', json_build_object(
 FROM pg_publication p WHERE $own(pg_publication, p.oid)$;
 
 -- Connection strings carry passwords, so they are not read.
+-- when: pg_subscription
 SELECT 'subscription', quote_ident(s.subname), '', json_build_object(
     'owner', pg_get_userbyid(s.subowner),
     'enabled', s.subenabled::text,
@@ -67,6 +72,7 @@ SELECT 'subscription', quote_ident(s.subname), '', json_build_object(
     'publications', (SELECT string_agg(quote_ident(x), ', ' ORDER BY x) FROM unnest(s.subpublications) x))::text
 FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database();
 
+-- when: pg_foreign_data_wrapper
 SELECT 'foreign data wrapper', quote_ident(w.fdwname), '', json_build_object(
     'owner', pg_get_userbyid(w.fdwowner),
     'privileges', $acl(w.fdwacl, F, w.fdwowner)$,
@@ -75,6 +81,7 @@ SELECT 'foreign data wrapper', quote_ident(w.fdwname), '', json_build_object(
     'comment', obj_description(w.oid, 'pg_foreign_data_wrapper'))::text
 FROM pg_foreign_data_wrapper w WHERE $own(pg_foreign_data_wrapper, w.oid)$;
 
+-- when: pg_foreign_server
 SELECT 'foreign server', quote_ident(s.srvname), '', json_build_object(
     'owner', pg_get_userbyid(s.srvowner),
     'privileges', $acl(s.srvacl, S, s.srvowner)$,
@@ -85,23 +92,28 @@ SELECT 'foreign server', quote_ident(s.srvname), '', json_build_object(
 FROM pg_foreign_server s WHERE $own(pg_foreign_server, s.oid)$;
 
 -- Options carry passwords: their names are shown and the values enter as a digest.
+-- when: pg_foreign_server
 SELECT 'user mapping', format('%s on %I', CASE WHEN m.umuser = 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, m.srvname), '', json_build_object(
     'options', (SELECT string_agg(split_part(o, '=', 1), ', ' ORDER BY o) FROM unnest(m.umoptions) o),
     'digest of the options', (SELECT encode(sha256(convert_to(string_agg(o, ',' ORDER BY o), 'UTF8')), 'hex') FROM unnest(m.umoptions) o))::text
 FROM pg_user_mappings m;
 
+-- when: pg_largeobject_metadata
 SELECT 'large object', l.oid::text, '', json_build_object(
     'owner', pg_get_userbyid(l.lomowner),
     'privileges', $acl(l.lomacl, L, l.lomowner)$,
     'comment', obj_description(l.oid, 'pg_largeobject'))::text
 FROM pg_largeobject_metadata l;
 
+-- when: pg_am WHERE oid >= 16384
 SELECT 'access method', quote_ident(m.amname), '', json_build_object('handler', m.amhandler::text, 'type', m.amtype::text)::text
 FROM pg_am m WHERE m.oid >= 16384 AND $own(pg_am, m.oid)$;
 
+-- when: pg_transform
 SELECT 'transform', format('for %s language %I', format_type(t.trftype, NULL), l.lanname), '', json_build_object(
     'functions', concat_ws(', ', t.trffromsql::regprocedure, t.trftosql::regprocedure))::text
 FROM pg_transform t JOIN pg_language l ON l.oid = t.trflang WHERE $own(pg_transform, t.oid)$;
 
+-- when: (SELECT 1 FROM pg_seclabel UNION ALL SELECT 1 FROM pg_shseclabel) labels
 SELECT 'security label', concat_ws(' ', s.objtype, s.objname, 'by', s.provider), '', json_build_object('label', s.label)::text
 FROM pg_seclabels s WHERE s.objtype NOT IN ('role', 'tablespace')

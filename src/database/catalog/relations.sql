@@ -103,6 +103,7 @@ FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_namespace n ON n
 JOIN pg_class t ON t.oid = x.indrelid JOIN pg_namespace tn ON tn.oid = t.relnamespace
 WHERE t.relpersistence <> 't' AND $user(n.nspname)$ AND $own(pg_class, t.oid)$ AND $own(pg_class, i.oid)$;
 
+-- when: pg_trigger WHERE NOT tgisinternal
 SELECT 'trigger', format('%I.%I.%I', n.nspname, c.relname, g.tgname), format('%I.%I', n.nspname, c.relname), json_build_object(
     'definition', pg_get_triggerdef(g.oid),
     'enabled', CASE g.tgenabled WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' WHEN 'A' THEN 'always' END,
@@ -111,6 +112,7 @@ FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.
 WHERE NOT g.tgisinternal AND c.relpersistence <> 't' AND $user(n.nspname)$ AND $own(pg_class, c.oid)$ AND $own(pg_trigger, g.oid)$;
 
 -- The triggers behind foreign keys have numbered names; what can change is whether they are enabled.
+-- when: pg_trigger WHERE tgisinternal
 SELECT 'constraint trigger', format('%I.%I.%I on %I.%I: %s', kn.nspname, kc.relname, k.conname, n.nspname, c.relname, p.proname),
     format('%I.%I', kn.nspname, kc.relname), json_build_object(
     'enabled', CASE g.tgenabled WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' WHEN 'A' THEN 'always' END)::text
@@ -119,6 +121,7 @@ JOIN pg_constraint k ON k.oid = g.tgconstraint JOIN pg_class kc ON kc.oid = k.co
 JOIN pg_proc p ON p.oid = g.tgfoid
 WHERE g.tgisinternal AND c.relpersistence <> 't' AND $user(n.nspname)$ AND $own(pg_class, c.oid)$;
 
+-- when: pg_rewrite WHERE ev_class >= 16384 AND rulename <> '_RETURN'
 SELECT 'rule', format('%I.%I.%I', n.nspname, c.relname, r.rulename), format('%I.%I', n.nspname, c.relname), json_build_object(
     'definition', pg_get_ruledef(r.oid),
     'enabled', CASE r.ev_enabled WHEN 'O' THEN 'origin' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica' WHEN 'A' THEN 'always' END,
@@ -126,6 +129,7 @@ SELECT 'rule', format('%I.%I.%I', n.nspname, c.relname, r.rulename), format('%I.
 FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE r.rulename <> '_RETURN' AND $user(n.nspname)$ AND $own(pg_class, c.oid)$ AND $own(pg_rewrite, r.oid)$;
 
+-- when: pg_policy
 SELECT 'policy', format('%I.%I.%I', n.nspname, c.relname, p.polname), format('%I.%I', n.nspname, c.relname), json_build_object(
     'command', CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
     'permissive', p.polpermissive::text,
@@ -137,6 +141,7 @@ SELECT 'policy', format('%I.%I.%I', n.nspname, c.relname, p.polname), format('%I
 FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE $user(n.nspname)$ AND $own(pg_class, c.oid)$;
 
+-- when: pg_statistic_ext
 SELECT 'statistics', format('%I.%I', n.nspname, s.stxname), (SELECT format('%I.%I', tn.nspname, c.relname) FROM pg_class c
         JOIN pg_namespace tn ON tn.oid = c.relnamespace WHERE c.oid = s.stxrelid), json_build_object(
     'definition', pg_get_statisticsobjdef(s.oid),

@@ -22,6 +22,7 @@ WHERE $user(n.nspname)$ AND $own(pg_type, t.oid)$ AND t.typtype <> 'm'
     AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
     AND (t.typrelid = 0 OR EXISTS (SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c'));
 
+-- when: pg_constraint WHERE contypid <> 0 AND connamespace IS DISTINCT FROM to_regnamespace('information_schema')
 SELECT 'constraint', format('%I.%I.%I', n.nspname, t.typname, k.conname), format('%I.%I', n.nspname, t.typname), json_build_object(
     'definition', pg_get_constraintdef(k.oid),
     'validated', k.convalidated::text,
@@ -29,6 +30,7 @@ SELECT 'constraint', format('%I.%I.%I', n.nspname, t.typname, k.conname), format
 FROM pg_constraint k JOIN pg_type t ON t.oid = k.contypid JOIN pg_namespace n ON n.oid = t.typnamespace
 WHERE $user(n.nspname)$ AND $own(pg_type, t.oid)$;
 
+-- when: pg_proc WHERE pronamespace <> 11 AND pronamespace IS DISTINCT FROM to_regnamespace('information_schema')
 SELECT CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' WHEN 'w' THEN 'window function' ELSE 'function' END,
     p.oid::regprocedure::text, '', json_build_object(
     'owner', pg_get_userbyid(p.proowner),
@@ -48,6 +50,7 @@ FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE $user(n.nspname)$ AND $own(pg_proc, p.oid)$ AND NOT EXISTS (SELECT FROM pg_depend d
     WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'i');
 
+-- when: pg_operator WHERE oprnamespace <> 11
 SELECT 'operator', o.oid::regoperator::text, '', json_build_object(
     'owner', pg_get_userbyid(o.oprowner),
     'definition', concat_ws(', ', 'function ' || o.oprcode, 'result ' || format_type(o.oprresult, NULL), 'commutator ' || o.oprcom::regoperator,
@@ -56,6 +59,7 @@ SELECT 'operator', o.oid::regoperator::text, '', json_build_object(
     'comment', obj_description(o.oid, 'pg_operator'))::text
 FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE $user(n.nspname)$ AND $own(pg_operator, o.oid)$;
 
+-- when: pg_opclass WHERE opcnamespace <> 11
 SELECT 'operator class', format('%I.%I using %I', n.nspname, o.opcname, m.amname), '', json_build_object(
     'owner', pg_get_userbyid(o.opcowner),
     'definition', concat_ws(', ', 'for ' || format_type(o.opcintype, NULL), CASE WHEN o.opcdefault THEN 'default' END,
@@ -65,6 +69,7 @@ SELECT 'operator class', format('%I.%I using %I', n.nspname, o.opcname, m.amname
 FROM pg_opclass o JOIN pg_namespace n ON n.oid = o.opcnamespace JOIN pg_am m ON m.oid = o.opcmethod
 WHERE $user(n.nspname)$ AND $own(pg_opclass, o.oid)$;
 
+-- when: pg_opfamily WHERE opfnamespace <> 11
 SELECT 'operator family', format('%I.%I using %I', n.nspname, f.opfname, m.amname), '', json_build_object(
     'owner', pg_get_userbyid(f.opfowner),
     'operators', (SELECT string_agg(x, ', ' ORDER BY x) FROM (SELECT concat_ws(' ', a.amopstrategy, a.amopopr::regoperator, a.amoppurpose) AS x
@@ -75,6 +80,7 @@ SELECT 'operator family', format('%I.%I using %I', n.nspname, f.opfname, m.amnam
 FROM pg_opfamily f JOIN pg_namespace n ON n.oid = f.opfnamespace JOIN pg_am m ON m.oid = f.opfmethod
 WHERE $user(n.nspname)$ AND $own(pg_opfamily, f.oid)$;
 
+-- when: pg_cast WHERE oid >= 16384
 SELECT 'cast', format('(%s AS %s)', format_type(k.castsource, NULL), format_type(k.casttarget, NULL)), '', json_build_object(
     'function', nullif(k.castfunc::regprocedure::text, '-'),
     'context', CASE k.castcontext WHEN 'e' THEN 'explicit' WHEN 'a' THEN 'assignment' ELSE 'implicit' END,
@@ -82,6 +88,7 @@ SELECT 'cast', format('(%s AS %s)', format_type(k.castsource, NULL), format_type
     'comment', obj_description(k.oid, 'pg_cast'))::text
 FROM pg_cast k WHERE k.oid >= 16384 AND $own(pg_cast, k.oid)$;
 
+-- when: pg_collation WHERE collnamespace <> 11
 SELECT 'collation', format('%I.%I', n.nspname, l.collname), '', json_build_object(
     'owner', pg_get_userbyid(l.collowner),
     'provider', l.collprovider::text,
@@ -95,11 +102,13 @@ SELECT 'collation', format('%I.%I', n.nspname, l.collname), '', json_build_objec
     'comment', obj_description(l.oid, 'pg_collation'))::text
 FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace WHERE $user(n.nspname)$ AND $own(pg_collation, l.oid)$;
 
+-- when: pg_conversion WHERE connamespace <> 11
 SELECT 'conversion', format('%I.%I', n.nspname, c.conname), '', json_build_object(
     'owner', pg_get_userbyid(c.conowner),
     'definition', concat_ws(' ', pg_encoding_to_char(c.conforencoding), pg_encoding_to_char(c.contoencoding), c.conproc, c.condefault))::text
 FROM pg_conversion c JOIN pg_namespace n ON n.oid = c.connamespace WHERE $user(n.nspname)$ AND $own(pg_conversion, c.oid)$;
 
+-- when: pg_ts_config WHERE cfgnamespace <> 11
 SELECT 'text search configuration', format('%I.%I', n.nspname, c.cfgname), '', json_build_object(
     'owner', pg_get_userbyid(c.cfgowner),
     'parser', (SELECT quote_ident(p.prsname) FROM pg_ts_parser p WHERE p.oid = c.cfgparser),
@@ -108,6 +117,7 @@ SELECT 'text search configuration', format('%I.%I', n.nspname, c.cfgname), '', j
     'comment', obj_description(c.oid, 'pg_ts_config'))::text
 FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace WHERE $user(n.nspname)$ AND $own(pg_ts_config, c.oid)$;
 
+-- when: pg_ts_dict WHERE dictnamespace <> 11
 SELECT 'text search dictionary', format('%I.%I', n.nspname, d.dictname), '', json_build_object(
     'owner', pg_get_userbyid(d.dictowner),
     'template', (SELECT quote_ident(t.tmplname) FROM pg_ts_template t WHERE t.oid = d.dicttemplate),
@@ -115,10 +125,12 @@ SELECT 'text search dictionary', format('%I.%I', n.nspname, d.dictname), '', jso
     'comment', obj_description(d.oid, 'pg_ts_dict'))::text
 FROM pg_ts_dict d JOIN pg_namespace n ON n.oid = d.dictnamespace WHERE $user(n.nspname)$ AND $own(pg_ts_dict, d.oid)$;
 
+-- when: pg_ts_parser WHERE prsnamespace <> 11
 SELECT 'text search parser', format('%I.%I', n.nspname, p.prsname), '', json_build_object(
     'definition', concat_ws(', ', p.prsstart, p.prstoken, p.prsend, p.prsheadline, p.prslextype))::text
 FROM pg_ts_parser p JOIN pg_namespace n ON n.oid = p.prsnamespace WHERE $user(n.nspname)$ AND $own(pg_ts_parser, p.oid)$;
 
+-- when: pg_ts_template WHERE tmplnamespace <> 11
 SELECT 'text search template', format('%I.%I', n.nspname, t.tmplname), '', json_build_object(
     'definition', concat_ws(', ', t.tmplinit, t.tmpllexize))::text
 FROM pg_ts_template t JOIN pg_namespace n ON n.oid = t.tmplnamespace WHERE $user(n.nspname)$ AND $own(pg_ts_template, t.oid)$

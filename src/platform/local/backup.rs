@@ -3,9 +3,9 @@
 //! It knows nothing about recovery targets.
 
 use super::programs::args;
-use super::server::SUPERUSER;
+use super::server::{MAINTENANCE, SUPERUSER};
 use super::{Account, AccountError, Programs, ProgramsError, Server};
-use crate::recovery::{ObserveError, Position, observe};
+use crate::recovery::{ObserveError, Observer, Position};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -110,8 +110,9 @@ pub async fn base_backup(
     if let Some(parent) = dir.parent() {
         account.make_dir(parent, 0o755)?;
     }
-    let options = server.connect_options("postgres");
-    let before: Position = observe(&options).await?;
+    let options = server.connect_options(MAINTENANCE);
+    let mut observer = Observer::connect(&options).await?;
+    let before = observer.position().await?;
     let call = args([
         &"--host",
         &server.options().socket_dir,
@@ -136,7 +137,7 @@ pub async fn base_backup(
     if !ended.ok {
         return Err(BackupError::Failed { label: label.to_owned(), output: ended.output });
     }
-    let after = observe(&options).await?;
+    let after = observer.position().await?;
     describe(dir, label, &before, &after)
 }
 

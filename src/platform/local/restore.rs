@@ -3,9 +3,9 @@
 //! It writes only into the new server's directory. Which backup and which target is decided before, in `turnback_core::recovery::plan`.
 
 use super::restore_error::{Ending, ending, last_completed, last_position};
-use super::server::{SUPERUSER, append, render_settings};
+use super::server::{MAINTENANCE, SUPERUSER, append, render_settings};
 use super::{Account, Archive, Programs, RestoreError, Server, ServerError, ServerOptions};
-use crate::recovery::{ObserveError, observe, prove, reached, replay_status};
+use crate::recovery::{ObserveError, Watch};
 use crate::wait::{Poll, Wait, WaitError};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub struct Login {
 
 impl Default for Login {
     fn default() -> Self {
-        Self { user: SUPERUSER.to_owned(), database: "postgres".to_owned() }
+        Self { user: SUPERUSER.to_owned(), database: MAINTENANCE.to_owned() }
     }
 }
 
@@ -69,7 +69,7 @@ pub struct RestoreRequest<'a> {
 /// A server that has paused at its target, up for reading only.
 pub struct Paused {
     server: Server,
-    database: String,
+    watch: Watch,
     /// How long copying the backup took.
     pub files: Duration,
     /// How long replay took, from the start of the server to the pause.
@@ -114,7 +114,7 @@ pub async fn restore(request: RestoreRequest<'_>) -> Result<Paused, RestoreError
 
     let begun = Instant::now();
     server.spawn()?;
-    let options = server.connect_options(&request.login.database);
+    let mut watch = Watch::new(server.connect_options(&request.login.database));
     let wait = Wait::new(format!("replay pauses at the target ({})", request.plan.target), request.limit).every(Duration::from_millis(5));
     let paused = wait
         .until(async || {
@@ -126,7 +126,7 @@ pub async fn restore(request: RestoreRequest<'_>) -> Result<Paused, RestoreError
             if status.as_deref() != Some("ready") {
                 return Ok(Poll::NotYet(format!("postmaster.pid says “{}”", status.unwrap_or_default())));
             }
-            Ok(match replay_status(&options).await {
+            Ok(match watch.status().await {
                 Ok(replay) if replay.pause_state.as_deref() == Some("paused") => Poll::Ready(Ok(())),
                 Ok(replay) => {
                     Poll::NotYet(format!("replay at {}", replay.lsn.map_or_else(|| "the start".to_owned(), |lsn| lsn.to_string())))
@@ -138,7 +138,7 @@ pub async fn restore(request: RestoreRequest<'_>) -> Result<Paused, RestoreError
         })
         .await;
     match paused {
-        Ok(Ok(())) => Ok(Paused { server, database: request.login.database, files, replay: begun.elapsed() }),
+        Ok(Ok(())) => Ok(Paused { server, watch, files, replay: begun.elapsed() }),
         Ok(Err(refused)) => {
             server.stop(super::Shutdown::Immediate).await?;
             Err(RestoreError::Observe(refused))
@@ -306,16 +306,16 @@ impl Paused {
     ///
     /// # Errors
     /// [`ObserveError`] where the server cannot be asked.
-    pub async fn prove(&self, point: &RecoveryPoint) -> Result<Reached, ObserveError> {
-        prove(&self.server.connect_options(&self.database), point).await
+    pub async fn prove(&mut self, point: &RecoveryPoint) -> Result<Reached, ObserveError> {
+        self.watch.prove(point).await
     }
 
     /// Where replay stopped, where there is no recovery point to hold it against.
     ///
     /// # Errors
     /// [`ObserveError`] where the server cannot be asked.
-    pub async fn reached(&self) -> Result<Reached, ObserveError> {
-        reached(&self.server.connect_options(&self.database)).await
+    pub async fn reached(&mut self) -> Result<Reached, ObserveError> {
+        self.watch.reached().await
     }
 
     /// PostgreSQL's own line about why replay stopped: “recovery stopping before commit of transaction 743, …”.
@@ -333,15 +333,14 @@ impl Paused {
     /// [`RestoreError`].
     pub async fn promote(self) -> Result<Promoted, RestoreError> {
         let begun = Instant::now();
-        let server = self.server;
-        let options = server.connect_options(&self.database);
-        crate::recovery::end_recovery(&options).await?;
+        let (server, mut watch) = (self.server, self.watch);
+        watch.end_recovery().await?;
         let wait = Wait::new(format!("the server in {} is promoted", server.data_dir().display()), PROMOTION_LIMIT)
             .every(Duration::from_millis(5));
         let promoted = wait
             .until(async || {
                 server.alive()?;
-                Ok(match replay_status(&options).await {
+                Ok(match watch.status().await {
                     Ok(status) if !status.in_recovery => Poll::Ready(()),
                     Ok(status) => Poll::NotYet(format!("still in recovery, {}", status.pause_state.unwrap_or_default())),
                     Err(error) => Poll::NotYet(error.to_string()),
@@ -349,7 +348,7 @@ impl Paused {
             })
             .await;
         promoted.map_err(|error| server.wait_error(error))?;
-        let position = observe(&options).await?;
+        let position = watch.position().await?;
         let timeline = position.timeline.unwrap_or_default();
         Ok(Promoted { server, timeline, system_identifier: position.system_identifier, promotion: begun.elapsed() })
     }

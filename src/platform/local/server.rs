@@ -25,6 +25,8 @@ const DROP_LIMIT: Duration = Duration::from_secs(6);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// The database superuser of every server that a drill makes.
 pub const SUPERUSER: &str = "postgres";
+/// The database to connect to for what concerns the whole server; every one has it, whatever else was renamed or dropped.
+pub const MAINTENANCE: &str = "template1";
 
 /// Where a server listens and what it is set to.
 #[derive(Clone, Debug)]
