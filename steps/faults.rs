@@ -38,13 +38,13 @@ impl FromStr for MisstepName {
 #[given(expr = "the fault: the WAL segment that holds the recovery point is {harm}")]
 #[when(expr = "the fault: the WAL segment that holds the recovery point is {harm}")]
 async fn harm_segment(world: &mut DrillWorld, harm: HarmName) {
-    world.outcome = Some(world.drill.harm_segment(harm.0));
+    world.outcome = Some(world.drill.harm_segment(harm.0).await);
 }
 
 #[given(expr = "the fault: a file of the base backup is {harm}")]
 #[when(expr = "the fault: a file of the base backup is {harm}")]
 async fn harm_backup(world: &mut DrillWorld, harm: HarmName) {
-    world.outcome = Some(world.drill.harm_backup(harm.0));
+    world.outcome = Some(world.drill.harm_backup(harm.0).await);
 }
 
 #[when(expr = "the fault: the restore stops {misstep}")]
@@ -54,7 +54,7 @@ async fn wrong_target(world: &mut DrillWorld, misstep: MisstepName) {
 
 #[when("the fault: the reconciler is suspended")]
 async fn suspended(world: &mut DrillWorld) {
-    world.outcome = Some(world.drill.suspend_reconciler());
+    world.outcome = Some(world.drill.suspend_reconciler().await);
 }
 
 #[when("the fault: the migration is applied again after the restore")]

@@ -8,7 +8,7 @@ use cucumber::step::Collection;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use turnback::platform::local::{Account, Programs, preflight};
-use turnback::workflow::{Config, Drill, Finished, Settings};
+use turnback::workflow::{Config, Drill, Finished, LocalSettings, On, Settings};
 use turnback_core::drill::{Decision, ReasonCode};
 
 /// Arguments of `turnback run`.
@@ -19,7 +19,7 @@ pub struct Args {
     features: Vec<PathBuf>,
     /// The platform to drill on
     #[arg(long, value_enum, default_value = "local")]
-    on: On,
+    on: Platform,
     /// Where evidence packages go
     #[arg(long, value_name = "DIR", default_value = "turnback-evidence")]
     evidence: PathBuf,
@@ -41,7 +41,7 @@ pub struct Args {
 
 /// Platforms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum On {
+enum Platform {
     /// Real PostgreSQL servers on this machine; a rehearsal of Flux
     Local,
 }
@@ -76,11 +76,7 @@ pub async fn run(args: Args) -> u8 {
                 return exit::USAGE;
             }
         };
-        view.scenario(
-            &scenario.feature,
-            &scenario.name,
-            &format!("on local · PostgreSQL {} · a rehearsal of Flux", settings.programs.version),
-        );
+        view.scenario(&scenario.feature, &scenario.name, &settings.on.headline());
         view.phase(drill.phase());
         let finished = runner::run(scenario, drill, &collection, &view, &mut listening).await;
         view.verdict(&finished);
@@ -111,7 +107,7 @@ fn prepare(args: Args) -> Result<Prepared, u8> {
         complain(error);
         exit::USAGE
     };
-    let On::Local = args.on;
+    let Platform::Local = args.on;
     let collection = crate::steps::vocabulary::self_test().map_err(|message| {
         anstream::eprintln!("error: {message}");
         exit::USAGE
@@ -164,15 +160,17 @@ fn prepare(args: Args) -> Result<Prepared, u8> {
     })?;
     let launcher = std::env::current_exe().map_err(|error| usage(&error))?;
     let settings = Settings {
-        programs,
-        account,
+        on: On::Local(LocalSettings {
+            programs,
+            account,
+            launcher: vec![launcher.into_os_string(), OsString::from("orders")],
+            port: args.port,
+        }),
         evidence: args.evidence,
         work: args.place.root(),
         keep: args.keep,
         command: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
-        launcher: vec![launcher.into_os_string(), OsString::from("orders")],
         config,
-        port: args.port,
     };
     Ok((scenarios, collection, settings))
 }

@@ -5,8 +5,7 @@ use super::{Drill, Failure, Outcome};
 use crate::clock;
 use crate::database::{self, history};
 use crate::gitops::{self, CommitId};
-use crate::platform::local::application::Traffic;
-use crate::platform::local::reconciler::{ReconcileError, Reconciled};
+use crate::platform::local::reconciler::Reconciled;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -48,12 +47,9 @@ impl Drill {
     /// Lets the sample application write until the revert, so that what is lost is measured.
     pub async fn start_traffic(&mut self) -> Outcome {
         self.enter(Phase::Change);
-        let local = self.local()?;
-        let Some(application) = local.reconciler.application() else {
-            return Err(Failure::order("no application runs on this platform"));
-        };
-        local.traffic = Some(Traffic::start(application));
-        local.orders_placed = true;
+        let stage = self.stage()?;
+        stage.traffic = Some(stage.platform.start_traffic().await?);
+        stage.orders_placed = true;
         Ok("orders are being placed".into())
     }
 
@@ -76,7 +72,7 @@ impl Drill {
         if self.known_good.is_empty() {
             return Err(Failure::order("record the known-good state before the change: without it nothing can be compared afterwards"));
         }
-        let version = self.local()?.with_application.then_some(BAD_VERSION);
+        let version = self.stage()?.platform.has_application().then_some(BAD_VERSION);
         let (commit, reconciled) =
             self.commit_migration(&name, &sql, version, &format!("Release {BAD_VERSION} with the migration {name}")).await?;
         let change = ChangeRecord {
@@ -104,16 +100,16 @@ impl Drill {
         version: Option<&str>,
         message: &str,
     ) -> Result<(CommitId, Reconciled), Failure> {
-        let local = self.local()?;
-        let head = local.repository.head().map_err(|e| Failure::platform(&e))?;
-        let listing = tree_file(&local.repository, &head, &gitops::tree::migrations_kustomization())?;
+        let repository = self.stage()?.platform.repository();
+        let head = repository.head().map_err(|e| Failure::platform(&e))?;
+        let listing = tree_file(repository, &head, &gitops::tree::migrations_kustomization())?;
         let mut changes =
             gitops::tree::add_migration(&listing, name, sql).map_err(|e| Failure::expectation(super::outcome::chain(&e)))?.changes;
         if let Some(version) = version {
-            let release = tree_file(&local.repository, &head, gitops::tree::RELEASE)?;
+            let release = tree_file(repository, &head, gitops::tree::RELEASE)?;
             changes.push(gitops::tree::set_version(&release, version).map_err(|e| Failure::platform(&e))?);
         }
-        let commit = local.repository.commit(&changes, message, clock::now()).map_err(|e| Failure::platform(&e))?;
+        let commit = repository.commit(&changes, message, clock::now()).map_err(|e| Failure::platform(&e))?;
         self.journal("commit", json!({ "commit": commit.to_string(), "message": message }));
         let reconciled = self.reconcile(&commit).await?;
         if reconciled.revision != commit {
@@ -126,14 +122,7 @@ impl Drill {
     }
 
     pub(super) async fn reconcile(&mut self, commit: &CommitId) -> Result<Reconciled, Failure> {
-        let local = self.local()?;
-        let reconciled = match local.reconciler.reconcile(commit).await {
-            Ok(reconciled) => reconciled,
-            Err(error @ ReconcileError::Migration { .. }) => {
-                return Err(Failure::because(ReasonCode::ChangeNotApplied, super::outcome::chain(&error)));
-            }
-            Err(error) => return Err(Failure::platform(&error)),
-        };
+        let reconciled = self.stage()?.platform.apply(commit).await?;
         self.remember_application();
         self.journal(
             "reconciled",
@@ -176,9 +165,7 @@ impl Drill {
     }
 
     async fn history(&mut self) -> Result<Vec<history::Entry>, Failure> {
-        let local = self.local()?;
-        let server = local.current(local.restored.is_some());
-        let mut connection = database::connect(&local.address(server)).await.map_err(|e| Failure::platform(&e))?;
+        let mut connection = database::connect(&self.stage()?.current()).await.map_err(|e| Failure::platform(&e))?;
         history::read(&mut connection).await.map_err(|e| Failure::platform(&e))
     }
 

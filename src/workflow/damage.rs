@@ -18,9 +18,7 @@ impl Drill {
     /// Compares the database as it is now with a known-good state.
     pub(super) async fn compare_with(&mut self, point: &str, moment: &str) -> Result<Comparison, Failure> {
         let known = self.known(point)?.snapshot.clone();
-        let local = self.local()?;
-        let server = local.current(local.restored.is_some());
-        let address = local.address(server);
+        let address = self.stage()?.current();
         let directory = self.package.path().join("snapshots").join(moment);
         let snapshot = database::snapshot(&address, &SnapshotOptions::default(), &directory).await.map_err(|e| Failure::platform(&e))?;
         let result = database::compare(&known, &snapshot, &CompareOptions::default()).map_err(|e| Failure::platform(&e))?;
@@ -58,7 +56,7 @@ impl Drill {
     /// What of a comparison counts as damage. The migrator's own history changes with every migration, and the sample application goes on
     /// placing orders while it may: neither is what the change did to the data.
     pub(super) fn damage(&mut self, result: &Comparison) -> Result<Comparison, Failure> {
-        let orders = self.local()?.orders_placed;
+        let orders = self.stage()?.orders_placed;
         let only_new = |table: &TableComparison| table.removed == 0 && table.changed == 0;
         let counted = |difference: &Difference| difference.kind == "sequence" && difference.object == ORDERS_SEQUENCE;
         Ok(result.without(
@@ -124,11 +122,7 @@ impl Drill {
 
     /// Asks the application how it is, and keeps the answer.
     pub(super) async fn observe(&mut self) -> Result<Observation, Failure> {
-        let local = self.local()?;
-        let Some(application) = local.reconciler.application() else {
-            return Err(Failure::order("no application runs on this platform"));
-        };
-        let seen = application.observe().await;
+        let seen = self.stage()?.platform.observe().await?;
         let phase = self.phase;
         self.journal("application", json!({ "phase": phase, "healthy": seen.healthy, "status": seen.status, "version": seen.version, "database_errors": seen.database_errors, "detail": seen.detail }));
         Ok(seen)

@@ -1,12 +1,11 @@
 //! One drill: its settings, its record, and what every phase needs.
 
-use super::{Config, Failure, Outcome};
+use super::{Config, Failure, On, Outcome};
 use crate::clock;
 use crate::evidence::{EvidenceError, Package};
-use crate::platform::local::{Account, Programs, WorkDir, WorkDirError};
+use crate::platform::local::{WorkDir, WorkDirError};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,16 +13,11 @@ use turnback_core::drill::{Check, Phase, Reason};
 use turnback_core::evidence::{DrillRecord, PhaseTime, Run, Scenario, StepRecord, Tool};
 use turnback_core::recovery::TargetKind;
 
-/// Free space that a drill on the shipped fixture needs, in bytes: two servers, two backups, and WAL.
-const SPACE: u64 = 512 * 1024 * 1024;
-
 /// What a drill is told from outside.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// PostgreSQL's server programs.
-    pub programs: Programs,
-    /// As whom the servers run.
-    pub account: Account,
+    /// The platform.
+    pub on: On,
     /// Where evidence packages go.
     pub evidence: PathBuf,
     /// Where platforms live while they run.
@@ -32,12 +26,8 @@ pub struct Settings {
     pub keep: bool,
     /// The command line that reproduces the drill.
     pub command: String,
-    /// How to start the sample application and its migrator: this executable and its hidden subcommand.
-    pub launcher: Vec<OsString>,
     /// `turnback.yaml`, where there is one.
     pub config: Option<Config>,
-    /// A fixed port for the sample application; 0 lets the system choose.
-    pub port: u16,
 }
 
 /// Why a drill could not even begin.
@@ -60,7 +50,7 @@ pub struct Drill {
     pub(super) begun: Instant,
     pub(super) phase: Phase,
     phase_begun: Instant,
-    pub(super) local: Option<super::platform::Local>,
+    pub(super) stage: Option<super::platform::Stage>,
     pub(super) known_good: BTreeMap<String, super::known_good::KnownGood>,
     pub(super) change: Option<super::change::Deployed>,
     pub(super) reverted: Option<super::revert::Reverted>,
@@ -84,7 +74,8 @@ impl Drill {
         let id = uuid::Uuid::now_v7().to_string();
         let started = clock::now();
         // The work directory first: a drill that may not run leaves no empty evidence behind.
-        let workdir = WorkDir::open(&settings.work, &id, &settings.account, SPACE)?;
+        let description = settings.on.describe();
+        let workdir = WorkDir::open(&settings.work, &id, settings.on.account(), description.space)?;
         let package = match Package::create(&settings.evidence, started, &scenario.name) {
             Ok(package) => package,
             Err(error) => {
@@ -97,26 +88,17 @@ impl Drill {
             nonce: uuid::Uuid::new_v4().simple().to_string(),
             turnback: env!("CARGO_PKG_VERSION").to_owned(),
             command: settings.command.clone(),
-            platform: "local".to_owned(),
-            platform_note: format!(
-                "a rehearsal: real PostgreSQL {}, real Git and the real application, with a small reconciler in place of Flux and no Kubernetes",
-                settings.programs.version
-            ),
+            platform: description.name.to_owned(),
+            platform_note: description.note,
             actor: actor(),
             started,
             ended: started,
             wall_ms: 0,
         };
-        let toolchain = vec![
-            Tool { name: "turnback".into(), version: env!("CARGO_PKG_VERSION").into() },
-            Tool { name: "PostgreSQL".into(), version: settings.programs.version.clone() },
-            Tool { name: "operating system".into(), version: operating_system() },
-        ];
-        let limits = vec![
-            "Flux, CloudNativePG, Kubernetes and the object store were not exercised: a small reconciler applied the Git tree and the WAL archive is a directory".into(),
-            "the servers ran with fsync off, because they are thrown away: durability against a crash of the machine was not tested".into(),
-            "tables' physical layout, planner statistics, roles and tablespaces were not compared".into(),
-        ];
+        let mut toolchain = vec![Tool { name: "turnback".into(), version: env!("CARGO_PKG_VERSION").into() }];
+        toolchain.extend(description.tools);
+        let mut limits = description.limits;
+        limits.push("tables' physical layout, planner statistics, roles and tablespaces were not compared".into());
         let record = DrillRecord {
             run,
             scenario,
@@ -146,7 +128,7 @@ impl Drill {
             begun: Instant::now(),
             phase: Phase::Platform,
             phase_begun: Instant::now(),
-            local: None,
+            stage: None,
             known_good: BTreeMap::new(),
             change: None,
             reverted: None,
@@ -261,8 +243,8 @@ impl Drill {
         self.workdir.as_ref().map(|dir| dir.path().to_path_buf()).ok_or_else(|| Failure::order("the drill has ended"))
     }
 
-    pub(super) fn local(&mut self) -> Result<&mut super::platform::Local, Failure> {
-        self.local.as_mut().ok_or_else(|| {
+    pub(super) fn stage(&mut self) -> Result<&mut super::platform::Stage, Failure> {
+        self.stage.as_mut().ok_or_else(|| {
             Failure::order(
                 "there is no platform yet: begin the scenario with a step such as “Given a platform with the sample application running”",
             )

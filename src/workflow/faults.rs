@@ -68,26 +68,23 @@ impl Drill {
     }
 
     /// Harms the archived WAL segment that holds the last recovery point.
-    pub fn harm_segment(&mut self, harm: Harm) -> Outcome {
+    pub async fn harm_segment(&mut self, harm: Harm) -> Outcome {
         let Some(point) = self.record.recovery_points.last().cloned() else {
             return Err(Failure::order("record the known-good state first: its segment is the one to harm"));
         };
-        let path = self.local()?.archive.dir().join(&point.segment);
         // A byte of the marker's own record: replay cannot reach the point without reading it.
         let at = (point.marker.lsn.0 % SEGMENT_BYTES_DEFAULT).saturating_sub(16);
-        apply(harm, &path, at).map_err(|e| Failure::platform(&e))?;
+        self.stage()?.platform.harm_segment(harm, &point.segment, at).await?;
         Ok(self.inject(format!("WAL segment {} {}", point.segment, word(harm))))
     }
 
     /// Harms the largest file of the last base backup.
-    pub fn harm_backup(&mut self, harm: Harm) -> Outcome {
-        let Some((_, path)) = self.local()?.backups.last().cloned() else {
+    pub async fn harm_backup(&mut self, harm: Harm) -> Outcome {
+        let stage = self.stage()?;
+        let Some(backup) = stage.backups.last().cloned() else {
             return Err(Failure::order("take a backup first"));
         };
-        let file = largest(&path.join("base")).map_err(|e| Failure::platform(&e))?;
-        let Some(file) = file else { return Err(Failure::order("the backup holds no file to harm")) };
-        apply(harm, &file, 4096 + 100).map_err(|e| Failure::platform(&e))?;
-        let name = file.strip_prefix(&path).unwrap_or(&file).display().to_string();
+        let name = stage.platform.harm_backup(harm, &backup).await?;
         Ok(self.inject(format!("backup file {name} {}", word(harm))))
     }
 
@@ -104,8 +101,8 @@ impl Drill {
     }
 
     /// Suspends the reconciler, as someone may have left it.
-    pub fn suspend_reconciler(&mut self) -> Outcome {
-        self.local()?.reconciler.suspend();
+    pub async fn suspend_reconciler(&mut self) -> Outcome {
+        self.stage()?.platform.suspend().await?;
         Ok(self.inject("the reconciler is suspended".into()))
     }
 
@@ -124,9 +121,7 @@ impl Drill {
 
     /// Changes the restored database behind everyone's back.
     pub async fn tamper(&mut self, sql: &str) -> Outcome {
-        let local = self.local()?;
-        let server = local.current(local.restored.is_some());
-        let mut connection = database::connect(&local.address(server)).await.map_err(|e| Failure::platform(&e))?;
+        let mut connection = database::connect(&self.stage()?.current()).await.map_err(|e| Failure::platform(&e))?;
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.map_err(|e| Failure::platform(&e))?;
         self.outdate();
         Ok(self.inject(format!("someone ran: {}", sql.split_whitespace().collect::<Vec<_>>().join(" "))))
@@ -141,7 +136,7 @@ fn word(harm: Harm) -> &'static str {
     }
 }
 
-fn apply(harm: Harm, path: &Path, at: u64) -> std::io::Result<()> {
+pub(super) fn apply(harm: Harm, path: &Path, at: u64) -> std::io::Result<()> {
     match harm {
         Harm::Missing => fs::remove_file(path),
         Harm::Truncated => {
@@ -159,7 +154,7 @@ fn apply(harm: Harm, path: &Path, at: u64) -> std::io::Result<()> {
     }
 }
 
-fn largest(dir: &Path) -> std::io::Result<Option<PathBuf>> {
+pub(super) fn largest(dir: &Path) -> std::io::Result<Option<PathBuf>> {
     let mut best: Option<(u64, PathBuf)> = None;
     for database in fs::read_dir(dir)? {
         let database = database?.path();

@@ -3,7 +3,6 @@
 use super::Drill;
 use super::drill::ms;
 use crate::clock;
-use crate::platform::local::Shutdown;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use turnback_core::drill::{Decision, Phase, Reason, ReasonCode, verdict};
@@ -58,49 +57,20 @@ impl Drill {
     /// interruption that comes meanwhile can still be put on the record.
     pub async fn end_platform(&mut self) {
         self.enter(Phase::Verdict);
-        if let Some(mut local) = self.local.take() {
-            if let Some(traffic) = local.traffic.take() {
+        if let Some(mut stage) = self.stage.take() {
+            if let Some(traffic) = stage.traffic.take() {
                 traffic.stop().await;
             }
-            if let Ok(log) = local.repository.log(1000)
-                && let Ok(text) = serde_json::to_string_pretty(&log)
-            {
-                self.keep_text("git/log.json", &text);
+            let ended = stage.platform.end(self.settings.keep).await;
+            for (name, text) in &ended.files {
+                self.keep_text(name, text);
             }
-            if self.settings.keep {
-                for server in std::iter::once(&local.primary).chain(local.restored.as_ref().map(|restored| &restored.server)) {
-                    self.kept.push(format!("psql '{}'", server.url(&local.database)));
-                }
-                if let Some(application) = local.reconciler.application() {
-                    self.kept.push(format!("curl http://{}/healthz", application.address()));
-                }
-                local.reconciler.detach();
-                local.primary.detach();
-                if let Some(restored) = &mut local.restored {
-                    restored.server.detach();
-                }
-            } else {
-                // They are thrown away, and none waits for another.
-                let (primary, restored) = (&mut local.primary, &mut local.restored);
-                let (application, primary, restored) = tokio::join!(local.reconciler.stop(), primary.stop(Shutdown::Immediate), async {
-                    match restored {
-                        Some(restored) => restored.server.stop(Shutdown::Immediate).await,
-                        None => Ok(()),
-                    }
-                });
-                let left = &mut self.record.cleanup.left;
-                left.extend(application.err().map(|error| format!("the application: {error}")));
-                left.extend(primary.err().map(|error| format!("the primary: {error}")));
-                left.extend(restored.err().map(|error| format!("the restored server: {error}")));
+            for (name, error) in ended.lost {
+                self.journal("log-lost", json!({ "log": name, "error": error }));
             }
-            self.keep_log("logs/primary.log", local.primary.log_file());
-            if let Some(restored) = &local.restored {
-                self.keep_log("logs/restored.log", restored.server.log_file());
-            }
-            for path in local.reconciler.logs() {
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                self.keep_log(&format!("logs/{name}"), &path);
-            }
+            self.kept.extend(ended.kept);
+            self.record.cleanup.removed.extend(ended.removed);
+            self.record.cleanup.left.extend(ended.left);
         }
         if let Some(work) = self.workdir.take() {
             let dir = work.path().to_path_buf();
@@ -120,14 +90,6 @@ impl Drill {
             }
         }
         self.record.cleanup.complete = self.record.cleanup.left.is_empty();
-    }
-
-    fn keep_log(&mut self, name: &str, path: &Path) {
-        match read_end(path) {
-            Ok(text) => self.keep_text(name, &text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => self.journal("log-lost", json!({ "log": name, "error": error.to_string() })),
-        }
     }
 
     fn keep_text(&mut self, name: &str, text: &str) {

@@ -2,17 +2,10 @@
 
 use super::{Drill, Failure, Outcome};
 use crate::database::{self, Snapshot, SnapshotOptions};
-use crate::platform::local::{base_backup, verify};
 use crate::recovery::{self, PointRequest};
 use serde_json::json;
-use std::time::Duration;
 use turnback_core::drill::{Check, CheckId, Phase, ReasonCode};
 use turnback_core::recovery::{RecoveryPoint, pg_time};
-
-/// How long a base backup may take.
-pub(super) const BACKUP_LIMIT: Duration = Duration::from_secs(600);
-/// How long verifying one may take.
-pub(super) const VERIFY_LIMIT: Duration = Duration::from_secs(600);
 
 /// A known-good state: what the database was, and when.
 pub(super) struct KnownGood {
@@ -26,13 +19,11 @@ impl Drill {
     /// Verifies the platform's last backup.
     pub async fn verify_last_backup(&mut self) -> Outcome {
         self.enter(Phase::KnownGood);
-        let programs = self.settings.programs.clone();
-        let account = self.settings.account.clone();
-        let local = self.local()?;
-        let Some((backup, path)) = local.backups.last().cloned() else {
+        let stage = self.stage()?;
+        let Some(backup) = stage.backups.last().cloned() else {
             return Err(Failure::because(ReasonCode::NoBackup, "the platform has no base backup"));
         };
-        let verification = verify(&programs, &account, &path, VERIFY_LIMIT).await.map_err(|e| Failure::platform(&e))?;
+        let verification = stage.platform.verify(&backup).await?;
         self.record_backup(&backup, Some(verification.ok), &verification.output);
         let actual = match &verification.damaged_file {
             Some(file) => format!("{file} is damaged: {}", verification.output),
@@ -45,15 +36,10 @@ impl Drill {
     /// Takes a base backup and verifies it.
     pub async fn take_backup(&mut self) -> Outcome {
         self.enter(Phase::KnownGood);
-        let dir = self.dir()?.join("backups");
-        let (programs, account) = (self.settings.programs.clone(), self.settings.account.clone());
-        let local = self.local()?;
-        let label = format!("fresh-{}", local.backups.len());
-        let path = dir.join(&label);
-        let taken = base_backup(&local.primary, &account, &programs, &path, &label, BACKUP_LIMIT).await.map_err(|error| {
-            if error.timed_out() { Failure::because(ReasonCode::BackupNotCompleted, error) } else { Failure::platform(&error) }
-        })?;
-        local.backups.push((taken.clone(), path));
+        let stage = self.stage()?;
+        let label = format!("fresh-{}", stage.backups.len());
+        let taken = stage.platform.take_backup(&label).await?;
+        stage.backups.push(taken.clone());
         self.record_backup(&taken, None, "verified when the known-good state is recorded");
         Ok(format!("backup “{}”: {} from LSN {} to {}", taken.id, size(taken.bytes), taken.begin_lsn, taken.end_lsn))
     }
@@ -65,12 +51,11 @@ impl Drill {
             return Err(Failure::expectation(format!("“{name}” is recorded already: give each known-good state its own name")));
         }
         let run = self.record.run.id.clone();
-        let (programs, account) = (self.settings.programs.clone(), self.settings.account.clone());
         let file = format!("snapshots/{}", super::verification::slug(name));
         let target = self.package.path().join(&file);
-        let local = self.local()?;
-        let address = local.address(&local.primary);
-        let unverified = local.backups.last().cloned().filter(|_| local.backups.len() > 1);
+        let stage = self.stage()?;
+        let address = stage.platform.primary();
+        let unverified = stage.backups.last().cloned().filter(|_| stage.backups.len() > 1);
         let request = PointRequest::new(name, run);
         let taking = recovery::record_point(address.options(), &request, |exported: String| {
             let options = SnapshotOptions { exported_snapshot: Some(exported), ..SnapshotOptions::default() };
@@ -79,14 +64,14 @@ impl Drill {
         });
         let verifying = async {
             match &unverified {
-                Some((_, path)) => Some(verify(&programs, &account, path, VERIFY_LIMIT).await),
+                Some(backup) => Some(stage.platform.verify(backup).await),
                 None => None,
             }
         };
         let (taken, verified) = tokio::join!(taking, verifying);
         let recorded = taken.map_err(|e| Failure::because(code_of(&Failure::platform(&e)), super::outcome::chain(&e)))?;
-        if let (Some((backup, _)), Some(verification)) = (unverified, verified) {
-            let verification = verification.map_err(|e| Failure::platform(&e))?;
+        if let (Some(backup), Some(verification)) = (unverified, verified) {
+            let verification = verification?;
             self.record_backup(&backup, Some(verification.ok), &verification.output);
             self.require(Check::observed(
                 CheckId::BackupVerified,
@@ -106,7 +91,7 @@ impl Drill {
             format!("digest {} at {}, LSN {}, segment {} archived", snapshot.digest(), pg_time(point.time), point.lsn, point.segment),
         );
         self.check(check.shown_in(format!("{file}/snapshot.json")));
-        let version = match self.local()?.with_application {
+        let version = match self.stage()?.platform.has_application() {
             true => self.observe().await?.version,
             false => None,
         };

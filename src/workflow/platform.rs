@@ -1,30 +1,223 @@
-//! The first phase: bring up the local platform around a database.
+//! The first phase, and what a drill needs of the platform that it runs on: the same questions whoever applies the tree and wherever the
+//! servers are. One file below for each platform joins its adapters to these questions.
+
+mod local;
 
 use super::{Drill, Failure, Outcome};
-use crate::clock;
 use crate::database::Address;
-use crate::gitops::{self, CommitId, Repository};
-use crate::platform::local::application::{Launcher, Settings, Traffic};
-use crate::platform::local::reconciler::{Desired, Reconciler};
-use crate::platform::local::server::{MAINTENANCE, SUPERUSER};
-use crate::platform::local::{Account, Archive, Programs, Server, ServerOptions, base_backup};
+use crate::gitops::{CommitId, Repository};
+use crate::platform::local::application::{Observation, Traffic};
+use crate::platform::local::reconciler::Reconciled;
+use crate::platform::local::{Account, Lost, Verification};
+use futures::future::LocalBoxFuture;
 use include_dir::{Dir, include_dir};
+use jiff::Timestamp;
 use serde_json::json;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-use turnback_core::drill::{Phase, ReasonCode};
-use turnback_core::evidence::BackupRecord;
-use turnback_core::recovery::BaseBackup;
+use std::path::PathBuf;
+use turnback_core::drill::{Check, Phase, ReasonCode};
+use turnback_core::evidence::{BackupRecord, Reached, Tool};
+use turnback_core::recovery::{ArchiveFacts, BaseBackup, Lsn, RecoveryPoint, RestorePlan};
+
+use super::faults::Harm;
+pub use local::LocalSettings;
 
 static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/fixtures/migrations");
 
 /// The database Cluster that the tree's release names at first.
 pub(super) const PRIMARY: &str = "orders-production";
-/// The port in the names of the servers' sockets; never a network port.
-const PORT: u16 = 5432;
-/// How long loading a database of one's own may take.
-const LOAD_LIMIT: Duration = Duration::from_secs(1800);
+
+/// The platform to drill on, with what it takes to bring it up.
+#[derive(Clone, Debug)]
+pub enum On {
+    /// Real PostgreSQL servers on this machine; a rehearsal of Flux.
+    Local(LocalSettings),
+}
+
+/// What evidence says about a platform before anything has happened on it.
+pub(super) struct Description {
+    pub name: &'static str,
+    pub note: String,
+    pub tools: Vec<Tool>,
+    pub limits: Vec<String>,
+    /// Free space that a drill needs where it works, in bytes.
+    pub space: u64,
+}
+
+impl On {
+    /// The platform in a line, for people.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        match self {
+            Self::Local(settings) => format!("on local · PostgreSQL {} · a rehearsal of Flux", settings.programs.version),
+        }
+    }
+
+    /// The account that must be able to enter the drill's directories.
+    pub(super) fn account(&self) -> &Account {
+        match self {
+            Self::Local(settings) => &settings.account,
+        }
+    }
+
+    pub(super) fn describe(&self) -> Description {
+        match self {
+            Self::Local(settings) => settings.describe(),
+        }
+    }
+}
+
+/// What could not be answered is a failure with its code; adapters' own errors end at this seam.
+pub(super) type Answer<'a, T> = LocalBoxFuture<'a, Result<T, Failure>>;
+
+impl Recovery {
+    /// A restore that could not even begin.
+    fn failed(failure: Failure) -> Self {
+        Self { verification: None, stopped: Some(Err(failure.into())) }
+    }
+}
+
+impl From<Failure> for RecoveryFailure {
+    fn from(failure: Failure) -> Self {
+        Self { failure, check: None, log: None }
+    }
+}
+
+/// A restore to be carried out, with nothing left to decide.
+pub(super) struct RecoveryOrder<'a> {
+    pub plan: &'a RestorePlan,
+    /// The name of the new Cluster in the tree.
+    pub cluster: &'a str,
+    /// The commit that declares it.
+    pub declared: &'a CommitId,
+    pub point: &'a RecoveryPoint,
+}
+
+/// What came of a restore up to its target.
+pub(super) struct Recovery {
+    /// What verifying the backup said, where it was verified.
+    pub verification: Option<Verification>,
+    /// Where replay stopped, or why it did not get there. `None` where a bad backup ended it before.
+    pub stopped: Option<Result<Stopped, RecoveryFailure>>,
+}
+
+/// Replay stopped at its target.
+pub(super) struct Stopped {
+    pub reached: Reached,
+    /// What was done and how many milliseconds it took.
+    pub parts: Vec<(String, u64)>,
+}
+
+/// Why replay did not get to its target.
+pub(super) struct RecoveryFailure {
+    pub failure: Failure,
+    /// The check that this decides.
+    pub check: Option<Check>,
+    /// The recovering server's log.
+    pub log: Option<String>,
+}
+
+/// A restored server after its promotion.
+pub(super) struct Promoted {
+    pub address: Address,
+    pub timeline: u32,
+    pub system_identifier: String,
+    pub parts: Vec<(String, u64)>,
+    /// What the journal says about it beside the above.
+    pub note: serde_json::Value,
+}
+
+/// What remains when a platform has ended.
+#[derive(Default)]
+pub(super) struct Ended {
+    /// Files for the evidence: name and text.
+    pub files: Vec<(String, String)>,
+    /// What could not be read of them: name and cause.
+    pub lost: Vec<(String, String)>,
+    /// How to reach what was kept.
+    pub kept: Vec<String>,
+    /// What was removed.
+    pub removed: Vec<String>,
+    /// What is ours and could not be removed.
+    pub left: Vec<String>,
+}
+
+/// Where a drill runs. Nothing here judges: answers are observations, and a failure says that there was no answer.
+pub(super) trait Platform {
+    /// The repository that drills commit to.
+    fn repository(&self) -> &Repository;
+    /// Whether the sample application runs here.
+    fn has_application(&self) -> bool;
+    /// The database that the release was pointed at first.
+    fn primary(&self) -> Address;
+    /// A process of this machine that `turnback clean` must end should we be killed.
+    fn process(&self) -> Option<u32> {
+        None
+    }
+    /// Has exactly this commit applied, and says which revision is.
+    fn apply<'a>(&'a mut self, commit: &'a CommitId) -> Answer<'a, Reconciled>;
+    /// Asks the application how it is.
+    fn observe(&mut self) -> Answer<'_, Observation>;
+    /// Lets the application take orders from now on.
+    fn start_traffic(&mut self) -> Answer<'_, Traffic>;
+    /// Takes a base backup.
+    fn take_backup<'a>(&'a mut self, label: &'a str) -> Answer<'a, BaseBackup>;
+    /// Verifies a base backup as well as can be done here.
+    fn verify<'a>(&'a self, backup: &'a BaseBackup) -> Answer<'a, Verification>;
+    /// Counts what a restore to the point would lose; `None` where that cannot be known. Everything up to `to` is archived.
+    fn loss<'a>(&'a self, point: &'a RecoveryPoint, to: Lsn) -> LocalBoxFuture<'a, Option<Lost>>;
+    /// What the WAL archive holds.
+    fn archive(&self, last_commit: (Timestamp, Lsn)) -> Answer<'_, ArchiveFacts>;
+    /// Restores up to the target.
+    fn recover<'a>(&'a mut self, order: RecoveryOrder<'a>) -> LocalBoxFuture<'a, Recovery>;
+    /// Promotes what was recovered, where that has not happened by itself.
+    fn promote(&mut self) -> LocalBoxFuture<'_, Result<Promoted, RecoveryFailure>>;
+    /// Applies no more revisions, as someone may have left it.
+    fn suspend(&mut self) -> Answer<'_, ()>;
+    /// Harms the archived segment of a recovery point; `at` is an offset in it.
+    fn harm_segment<'a>(&'a mut self, harm: Harm, segment: &'a str, at: u64) -> Answer<'a, ()>;
+    /// Harms a file of a base backup, and names it.
+    fn harm_backup<'a>(&'a mut self, harm: Harm, backup: &'a BaseBackup) -> Answer<'a, String>;
+    /// Ends everything, or lets go of it where it is to be kept.
+    fn end(self: Box<Self>, keep: bool) -> LocalBoxFuture<'static, Ended>;
+}
+
+/// A platform with what the drill has done on it.
+pub(super) struct Stage {
+    pub platform: Box<dyn Platform>,
+    pub restored: Option<Restored>,
+    pub traffic: Option<Traffic>,
+    /// Whether the application has been placing orders since the platform came up.
+    pub orders_placed: bool,
+    /// Base backups, oldest first.
+    pub backups: Vec<BaseBackup>,
+}
+
+/// A server that was restored and promoted.
+pub(super) struct Restored {
+    pub address: Address,
+    /// The name of its Cluster in the Git tree.
+    pub cluster: String,
+    pub proven: bool,
+    pub timeline: u32,
+    pub system_identifier: String,
+}
+
+impl Stage {
+    /// The database to look at: the restored one as soon as there is one.
+    pub fn current(&self) -> Address {
+        self.restored.as_ref().map_or_else(|| self.platform.primary(), |restored| restored.address.clone())
+    }
+}
+
+/// A platform that has just come up.
+pub(super) struct Up {
+    pub platform: Box<dyn Platform>,
+    pub backups: Vec<BaseBackup>,
+    /// Files of the tree that this platform does nothing with.
+    pub not_exercised: Vec<String>,
+    /// What a person wants to know of it.
+    pub seen: String,
+}
 
 /// What the platform's database holds at first.
 #[derive(Clone, Debug)]
@@ -39,51 +232,6 @@ pub enum DatabaseSource {
     File(PathBuf),
     /// SQL from the scenario.
     Sql(String),
-}
-
-/// The local platform of one drill.
-pub(super) struct Local {
-    pub primary: Server,
-    pub restored: Option<Restored>,
-    pub archive: Archive,
-    pub repository: Repository,
-    pub reconciler: Reconciler,
-    pub database: String,
-    pub with_application: bool,
-    pub traffic: Option<Traffic>,
-    /// Whether the application has been placing orders since the platform came up.
-    pub orders_placed: bool,
-    /// Base backups with where they lie, oldest first.
-    pub backups: Vec<(BaseBackup, PathBuf)>,
-}
-
-/// A server that was restored and promoted.
-pub(super) struct Restored {
-    pub server: Server,
-    /// The name of its Cluster in the Git tree.
-    pub cluster: String,
-    pub proven: bool,
-    pub timeline: u32,
-    pub system_identifier: String,
-}
-
-impl Local {
-    /// The server that the release is pointed at.
-    pub fn current(&self, switched: bool) -> &Server {
-        match &self.restored {
-            Some(restored) if switched => &restored.server,
-            _ => &self.primary,
-        }
-    }
-
-    pub fn address(&self, server: &Server) -> Address {
-        address(server, &self.database)
-    }
-}
-
-/// Where a database of a local server is.
-pub(super) fn address(server: &Server, database: &str) -> Address {
-    Address::socket(&server.options().socket_dir, server.options().port, SUPERUSER, database)
 }
 
 /// The migrations shipped for drills, by name.
@@ -104,11 +252,11 @@ pub(super) fn shipped_migration(name: &str) -> Result<String, Failure> {
 }
 
 impl Drill {
-    /// Brings up a PostgreSQL primary with its WAL archive, the Git repository, the reconciler and, for the sample application's database,
-    /// the application itself.
+    /// Brings up the platform: a PostgreSQL primary with its WAL archive, the Git repository, who applies it and, for the sample application's
+    /// database, the application itself.
     pub async fn bring_up(&mut self, source: DatabaseSource) -> Outcome {
         self.enter(Phase::Platform);
-        if self.local.is_some() {
+        if self.stage.is_some() {
             return Err(Failure::order("this scenario has a platform already"));
         }
         let source = match source {
@@ -118,78 +266,15 @@ impl Drill {
             },
             other => other,
         };
-        let with_application = matches!(source, DatabaseSource::SampleApplication);
-        let dir = self.dir()?;
-        let sockets = self.workdir.as_ref().map_or_else(|| dir.join("s"), |work| work.sockets());
-        let account = self.settings.account.clone();
-        let programs = self.settings.programs.clone();
-        let platform = |error: &(dyn std::error::Error + 'static)| Failure::platform(error);
-
-        let archive = Archive::create(&dir.join("wal-archive"), &account).map_err(|e| platform(&e))?;
-        let options = ServerOptions { socket_dir: sockets, port: PORT, settings: Vec::new() };
-        let mut primary =
-            Server::init(&programs, &account, &dir.join("primary"), options, Some(&archive)).await.map_err(|e| platform(&e))?;
-        primary.start().await.map_err(|e| platform(&e))?;
-        self.journal("server-started", json!({ "server": "primary", "pid": primary.pid() }));
-        let database = if with_application { "orders" } else { "app" }.to_owned();
-        name_database(&address(&primary, MAINTENANCE), &database).await?;
-
-        let repository = Repository::create(&dir.join("repository.git"), &gitops::TREE, clock::now()).map_err(|e| platform(&e))?;
-        if !with_application {
-            let head = repository.head().map_err(|e| platform(&e))?;
-            let listing = gitops::tree::migrations_kustomization();
-            let kustomization = tree_file(&repository, &head, &listing)?;
-            let changes = gitops::tree::without_migrations(&kustomization).map_err(|e| platform(&e))?;
-            repository.commit(&changes, "Use a database of one's own", clock::now()).map_err(|e| platform(&e))?;
-        }
-        let head = repository.head().map_err(|e| platform(&e))?;
-        let run_directory = dir.join("application");
-        account.make_dir(&run_directory, 0o755).map_err(|e| platform(&e))?;
-        let settings = Settings {
-            launcher: Launcher { command: self.settings.launcher.clone(), account: None },
-            run_directory,
-            port: (self.settings.port != 0).then_some(self.settings.port),
-            serve: with_application,
+        let up = match self.settings.on.clone() {
+            On::Local(settings) => local::up(self, &settings, &source).await?,
         };
-        let mut reconciler = Reconciler::new(Repository::open(repository.path()).map_err(|e| platform(&e))?, settings);
-        reconciler.register(PRIMARY, address(&primary, &database).url());
-
-        // The platform's scheduled backup is taken while the application's schema is being made, as on any living system.
-        let label = "scheduled";
-        let path = dir.join("backups").join(label);
-        let (taken, loaded) =
-            tokio::join!(base_backup(&primary, &account, &programs, &path, label, super::known_good::BACKUP_LIMIT), async {
-                match &source {
-                    DatabaseSource::File(file) => load(&programs, &account, &address(&primary, &database), file).await,
-                    DatabaseSource::Sql(sql) => load_text(&programs, &account, &address(&primary, &database), sql, &dir).await,
-                    _ => reconciler.reconcile(&head).await.map(|_| ()).map_err(|e| Failure::platform(&e)),
-                }
-            });
-        let taken = taken.map_err(|e| platform(&e))?;
-        loaded?;
-        if !with_application && matches!(source, DatabaseSource::File(_) | DatabaseSource::Sql(_)) {
-            reconciler.reconcile(&head).await.map_err(|e| platform(&e))?;
+        for backup in &up.backups {
+            self.record_backup(backup, None, "not verified yet");
         }
-        self.record_backup(&taken, None, "not verified yet");
-        self.record.not_exercised = Desired::read(&repository, &head).map_err(|e| platform(&e))?.not_exercised;
-        let seen = format!(
-            "PostgreSQL {} with data checksums, WAL archived; revision {} reconciled{}",
-            programs.version,
-            head.short(),
-            if with_application { "; the application answers" } else { "" }
-        );
-        self.local = Some(Local {
-            primary,
-            restored: None,
-            archive,
-            repository,
-            reconciler,
-            database,
-            with_application,
-            traffic: None,
-            orders_placed: false,
-            backups: vec![(taken, path)],
-        });
+        self.record.not_exercised = up.not_exercised;
+        let with_application = up.platform.has_application();
+        self.stage = Some(Stage { platform: up.platform, restored: None, traffic: None, orders_placed: false, backups: up.backups });
         self.remember_application();
         if with_application {
             let healthy = self.observe().await?;
@@ -200,7 +285,7 @@ impl Drill {
                 ));
             }
         }
-        Ok(seen)
+        Ok(up.seen)
     }
 
     /// Deploys a migration that belongs to the known-good state.
@@ -212,7 +297,7 @@ impl Drill {
 
     /// Records the application's process, so that `turnback clean` can end it should we be killed.
     pub(super) fn remember_application(&mut self) {
-        let pid = self.local.as_ref().and_then(|local| local.reconciler.application()).map(|application| application.pid());
+        let pid = self.stage.as_ref().and_then(|stage| stage.platform.process());
         if let (Some(pid), Some(work)) = (pid, &self.workdir)
             && let Err(error) = work.record_process(pid)
         {
@@ -227,37 +312,8 @@ impl Drill {
     }
 }
 
-/// Gives the empty database that initdb made its name. A new one would be 300 more files, and every backup and every copy would carry them.
-async fn name_database(at: &Address, name: &str) -> Result<(), Failure> {
-    let mut connection = crate::database::connect(at).await.map_err(|e| Failure::platform(&e))?;
-    let statement = format!("ALTER DATABASE postgres RENAME TO \"{}\"", name.replace('"', "\"\""));
-    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.map_err(|e| Failure::platform(&e))?;
-    Ok(())
-}
-
 /// A file of the tree at a revision.
 pub(super) fn tree_file(repository: &Repository, revision: &CommitId, path: &str) -> Result<Vec<u8>, Failure> {
     let found = repository.read(revision, path).map_err(|e| Failure::platform(&e))?;
     found.ok_or_else(|| Failure::because(ReasonCode::PlatformFailed, format!("{path} is not in the tree at revision {}", revision.short())))
-}
-
-/// Runs a file of SQL as `psql` does, because a plain dump holds COPY data and meta commands that only it understands.
-async fn load(programs: &Programs, account: &Account, at: &Address, file: &Path) -> Result<(), Failure> {
-    // psql reads standard input here, so that the account it runs as needs no right to the file.
-    let text = std::fs::read(file).map_err(|e| Failure::expectation(format!("cannot read {}: {e}", file.display())))?;
-    let args: Vec<OsString> =
-        ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction", "--output=/dev/null", "--dbname", at.url(), "--file=-"]
-            .map(OsString::from)
-            .to_vec();
-    let ended = programs.run_with_input(account, "psql", &args, text, LOAD_LIMIT).await.map_err(|e| Failure::platform(&e))?;
-    if ended.ok {
-        return Ok(());
-    }
-    Err(Failure::because(ReasonCode::DatabaseNotLoaded, format!("{} could not be loaded: {}", file.display(), ended.output.trim())))
-}
-
-async fn load_text(programs: &Programs, account: &Account, at: &Address, sql: &str, dir: &Path) -> Result<(), Failure> {
-    let file = dir.join("database.sql");
-    std::fs::write(&file, sql).map_err(|e| Failure::platform(&e))?;
-    load(programs, account, at, &file).await
 }

@@ -1,12 +1,12 @@
 //! The sixth phase: point-in-time recovery onto a new server, its proof, its promotion, and the switch by commit.
 
 use super::drill::ms;
-use super::platform::{Restored, address, tree_file};
+use super::platform::{RecoveryFailure, RecoveryOrder, Restored, tree_file};
 use super::{Drill, Failure, Outcome};
 use crate::clock;
 use crate::gitops;
 use crate::gitops::tree::RecoveryDeclaration;
-use crate::platform::local::{RestoreError, RestoreRequest, SegmentFault, ServerOptions, lost_commits, restore, verify};
+use crate::platform::local::{RestoreError, Verification};
 use crate::recovery;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -14,10 +14,6 @@ use turnback_core::drill::{Check, CheckId, Phase, ReasonCode};
 use turnback_core::evidence::{Reached, RestoreRecord};
 use turnback_core::recovery::{RecoveryPoint, RecoveryTarget, Refusal, TargetKind, pg_time, plan};
 
-/// The port in the name of the restored server's socket.
-const PORT: u16 = 5433;
-/// How long replay may take.
-const REPLAY_LIMIT: Duration = Duration::from_secs(600);
 /// How long archiving and counting WAL may take.
 const ARCHIVE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -43,40 +39,29 @@ impl Drill {
 
     async fn carry_out(&mut self, point: &RecoveryPoint, target: RecoveryTarget) -> Outcome {
         self.enter(Phase::Restore);
-        let programs = self.settings.programs.clone();
-        let account = self.settings.account.clone();
-        let dir = self.dir()?.join("restored");
         let number = self.record.restores.len() + 1;
         let cluster = format!("{}-restored{}", Self::source_cluster(), if number == 1 { String::new() } else { format!("-{number}") });
-        let local = self.local()?;
-        if local.restored.is_some() {
+        let stage = self.stage()?;
+        if stage.restored.is_some() {
             return Err(Failure::order("the database has been restored already: one restore a scenario"));
         }
 
         // What is lost is counted on the primary before anything is restored; this also archives everything up to now.
         let begun = Instant::now();
-        let primary = local.address(&local.primary);
-        let sealed = recovery::seal(primary.options(), ARCHIVE_LIMIT).await.map_err(|e| Failure::platform(&e))?;
-        let counted = lost_commits(&programs, &account, &local.archive, point, sealed.lsn, ARCHIVE_LIMIT).await;
-        // WAL that cannot be read here cannot be replayed either; the plan and the restore name the segment.
-        let lost = counted.ok();
+        let sealed = recovery::seal(stage.platform.primary().options(), ARCHIVE_LIMIT).await.map_err(|e| Failure::platform(&e))?;
+        let lost = stage.platform.loss(point, sealed.lsn).await;
         let last_commit = lost.as_ref().and_then(|lost| lost.last_commit).unwrap_or(point.sentinel_time).max(point.sentinel_time);
-        let facts = local.archive.facts(Some((last_commit, sealed.lsn))).map_err(|e| Failure::platform(&e))?;
-        let backups: Vec<_> = local.backups.iter().map(|(backup, _)| backup.clone()).collect();
-        let plan = plan(&backups, &facts, &target).map_err(|refusal| refused(&refusal))?;
-        let Some((_, path)) = local.backups.iter().find(|(backup, _)| backup.id == plan.backup.id).cloned() else {
-            return Err(Failure::because(ReasonCode::NoBackup, format!("the backup {} is gone", plan.backup.id)));
-        };
-        let head = local.repository.head().map_err(|e| Failure::platform(&e))?;
-        let source = tree_file(&local.repository, &head, &gitops::tree::production_cluster())?;
-        let listing = tree_file(&local.repository, &head, &gitops::tree::production_kustomization())?;
+        let facts = stage.platform.archive((last_commit, sealed.lsn)).await?;
+        let plan = plan(&stage.backups, &facts, &target).map_err(|refusal| refused(&refusal))?;
+        let repository = stage.platform.repository();
+        let head = repository.head().map_err(|e| Failure::platform(&e))?;
+        let source = tree_file(repository, &head, &gitops::tree::production_cluster())?;
+        let listing = tree_file(repository, &head, &gitops::tree::production_kustomization())?;
         let declaration = RecoveryDeclaration { name: &cluster, target: &target, backup: Some(&plan.backup.id) };
         let changes = gitops::tree::declare_recovery(&declaration, &source, &listing).map_err(|e| Failure::platform(&e))?;
         let message = format!("Recover {} to {target}", Self::source_cluster());
-        let declared = local.repository.commit(&changes, &message, clock::now()).map_err(|e| Failure::platform(&e))?;
+        let declared = repository.commit(&changes, &message, clock::now()).map_err(|e| Failure::platform(&e))?;
         let mut parts = vec![("plan".to_owned(), ms(begun.elapsed()))];
-        let archive = local.archive.clone();
-        let socket_dir = local.primary.options().socket_dir.clone();
         if let Some(lost) = &lost {
             self.record.objectives.lost_commits = Some(lost.commits);
             self.record.objectives.rpo_ms = Some(lost.last_commit.map_or(0, |last| between(point.time, last)));
@@ -85,7 +70,7 @@ impl Drill {
         self.journal("restore-planned", json!({ "plan": plan, "commit": declared.to_string(), "lost_commits": lost_commits }));
         let text = serde_json::to_string_pretty(&plan).map_err(|e| Failure::platform(&e))?;
         self.package.add_file("restore/plan.json", text.as_bytes()).map_err(|e| Failure::platform(&e))?;
-        let mut record = RestoreRecord {
+        self.record.restores.push(RestoreRecord {
             recovery_point: point.name.clone(),
             backup: plan.backup.id.clone(),
             target: target.clone(),
@@ -94,81 +79,42 @@ impl Drill {
             system_identifier: None,
             commits: vec![declared.to_string()],
             parts: Vec::new(),
-        };
+        });
 
-        let options = ServerOptions { socket_dir, port: PORT, settings: Vec::new() };
-        let request = RestoreRequest {
-            programs: &programs,
-            account: &account,
-            plan: &plan,
-            backup_dir: &path,
-            archive: &archive,
-            dir: &dir,
-            options,
-            archive_to: None,
-            login: Default::default(),
-            limit: REPLAY_LIMIT,
-        };
-        // Both only read the backup: it is verified while it is being restored. A server restored from a damaged backup may never get to its
-        // target, so a bad word of the verification ends the restore.
-        let mut restoring = Box::pin(restore(request));
-        let mut verifying = Box::pin(verify(&programs, &account, &path, super::known_good::VERIFY_LIMIT));
-        let (verification, early) = tokio::select! {
-            verification = &mut verifying => (verification, None),
-            restored = &mut restoring => (verifying.await, Some(restored)),
-        };
-        let verification = verification.map_err(|e| Failure::platform(&e))?;
-        let said = verification
-            .damaged_file
-            .as_ref()
-            .map_or_else(|| verification.output.clone(), |file| format!("{file}: {}", verification.output));
-        if let Err(failure) = self.require(Check::observed(CheckId::BackupIntact, verification.ok, "every file as its manifest says", said))
-        {
-            self.record.restores.push(record);
-            return Err(failure);
+        let order = RecoveryOrder { plan: &plan, cluster: &cluster, declared: &declared, point };
+        let recovery = self.stage()?.platform.recover(order).await;
+        if let Some(verification) = &recovery.verification {
+            self.hold_verification(verification)?;
         }
-        let restored = match early {
-            Some(restored) => restored,
-            None => restoring.await,
+        let stopped = match recovery.stopped {
+            Some(Ok(stopped)) => stopped,
+            Some(Err(failure)) => return Err(self.recovery_failed(failure)),
+            None => return Err(Failure::because(ReasonCode::PlatformFailed, "the restore was not carried out")),
         };
-        let mut paused = match restored {
-            Ok(paused) => paused,
-            Err(error) => {
-                self.record.restores.push(record);
-                return Err(self.restore_failed(&error));
-            }
-        };
-        parts.push(("files".to_owned(), ms(paused.files)));
-        parts.push(("replay".to_owned(), ms(paused.replay)));
-        let begun = Instant::now();
-        let reached = paused.prove(point).await.map_err(|e| Failure::platform(&e))?;
-        parts.push(("proof".to_owned(), ms(begun.elapsed())));
-        record.reached = Some(reached.clone());
+        parts.extend(stopped.parts);
+        let reached = stopped.reached;
+        self.note_restore(|record| record.reached = Some(reached.clone()));
         self.journal("replay-paused", json!(reached));
         let proven = self.hold_proof(&reached, point, &target);
         // A server at the wrong place is promoted all the same: what it holds is evidence of how wrong.
-        let promoted = match paused.promote().await {
+        let promoted = match self.stage()?.platform.promote().await {
             Ok(promoted) => promoted,
-            Err(error) => {
-                self.record.restores.push(record);
-                return Err(self.restore_failed(&error));
-            }
+            Err(failure) => return Err(self.recovery_failed(failure)),
         };
-        parts.push(("promotion".to_owned(), ms(promoted.promotion)));
-        record.timeline = Some(promoted.timeline);
-        record.system_identifier = Some(promoted.system_identifier.clone());
-        record.parts = parts.clone();
+        parts.extend(promoted.parts);
+        self.note_restore(|record| {
+            record.timeline = Some(promoted.timeline);
+            record.system_identifier = Some(promoted.system_identifier.clone());
+            record.parts.clone_from(&parts);
+        });
         self.journal(
             "promoted",
-            json!({ "timeline": promoted.timeline, "system_identifier": promoted.system_identifier, "pid": promoted.server.pid() }),
+            json!({ "timeline": promoted.timeline, "system_identifier": promoted.system_identifier, "server": promoted.note }),
         );
-        self.record.restores.push(record);
         self.record.objectives.rto_parts.extend(parts);
         self.sum_rto();
-        let local = self.local()?;
-        local.reconciler.register(&cluster, address(&promoted.server, &local.database).url());
-        local.restored = Some(Restored {
-            server: promoted.server,
+        self.stage()?.restored = Some(Restored {
+            address: promoted.address,
             cluster,
             proven: proven.is_ok(),
             timeline: promoted.timeline,
@@ -183,6 +129,31 @@ impl Drill {
             reached.last_commit.map_or_else(|| "none".to_owned(), pg_time),
             lost_commits.map_or_else(|| "an unknown number of".to_owned(), |lost| lost.to_string())
         ))
+    }
+
+    fn note_restore(&mut self, note: impl FnOnce(&mut RestoreRecord)) {
+        if let Some(record) = self.record.restores.last_mut() {
+            note(record);
+        }
+    }
+
+    fn hold_verification(&mut self, verification: &Verification) -> Result<(), Failure> {
+        let said = verification
+            .damaged_file
+            .as_ref()
+            .map_or_else(|| verification.output.clone(), |file| format!("{file}: {}", verification.output));
+        self.require(Check::observed(CheckId::BackupIntact, verification.ok, "every file as its manifest says", said))
+    }
+
+    fn recovery_failed(&mut self, failed: RecoveryFailure) -> Failure {
+        if let Some(log) = failed.log {
+            // The log is kept as well when the drill ends; a failure to write it here must not hide the error itself.
+            let _ = self.package.add_file("restore/recovery.log", log.as_bytes());
+        }
+        if let Some(check) = failed.check {
+            self.check(check);
+        }
+        failed.failure
     }
 
     fn hold_proof(&mut self, reached: &Reached, point: &RecoveryPoint, target: &RecoveryTarget) -> Result<(), Failure> {
@@ -206,7 +177,7 @@ impl Drill {
 
     fn check_identity(&mut self, point: &RecoveryPoint) {
         let Some((timeline, system)) =
-            self.local.as_ref().and_then(|local| local.restored.as_ref()).map(|r| (r.timeline, r.system_identifier.clone()))
+            self.stage.as_ref().and_then(|stage| stage.restored.as_ref()).map(|r| (r.timeline, r.system_identifier.clone()))
         else {
             return;
         };
@@ -224,33 +195,9 @@ impl Drill {
         ));
     }
 
-    fn restore_failed(&mut self, error: &RestoreError) -> Failure {
-        if let Some(log) = log_of(error) {
-            // The log is kept as well when the drill ends; a failure to write it here must not hide the error itself.
-            let _ = self.package.add_file("restore/recovery.log", log.as_bytes());
-        }
-        let text = super::outcome::chain(error);
-        match error {
-            RestoreError::BackupDamaged { .. } => {
-                self.check(Check::observed(CheckId::BackupIntact, false, "every file as its manifest says", text.clone()));
-                Failure::because(ReasonCode::BackupDamaged, text)
-            }
-            RestoreError::Segment { fault: SegmentFault::Missing { .. }, .. } => Failure::because(ReasonCode::WalMissing, text),
-            RestoreError::Segment { .. } => {
-                self.check(Check::observed(CheckId::WalIntact, false, "every record passes its checksum", text.clone()));
-                Failure::because(ReasonCode::WalDamaged, text)
-            }
-            RestoreError::TargetNotReached { .. } => Failure::because(ReasonCode::TargetNotReached, text),
-            RestoreError::SettingsBroken { .. } => Failure::because(ReasonCode::SettingsBroken, text),
-            RestoreError::DiskFull { .. } => Failure::because(ReasonCode::DiskFull, text),
-            RestoreError::TimedOut { .. } => Failure::because(ReasonCode::DeadlineExceeded, text),
-            other => Failure::platform(other),
-        }
-    }
-
     /// Asserts what was proven while replay was paused.
     pub fn expect_proven_stop(&mut self) -> Outcome {
-        let proven = self.local()?.restored.as_ref().map(|restored| restored.proven);
+        let proven = self.stage()?.restored.as_ref().map(|restored| restored.proven);
         let reached = self.record.restores.last().and_then(|restore| restore.reached.clone());
         match (proven, reached) {
             (Some(true), Some(reached)) => {
@@ -263,7 +210,7 @@ impl Drill {
 
     /// Asserts timeline and system identifier after promotion.
     pub fn expect_new_timeline(&mut self) -> Outcome {
-        let Some(restored) = self.local()?.restored.as_ref() else {
+        let Some(restored) = self.stage()?.restored.as_ref() else {
             return Err(Failure::order("nothing has been restored"));
         };
         let seen = format!("timeline {}, system {}", restored.timeline, restored.system_identifier);
@@ -285,15 +232,16 @@ impl Drill {
     pub async fn switch(&mut self) -> Outcome {
         self.enter(Phase::Restore);
         let begun = Instant::now();
-        let local = self.local()?;
-        let Some(cluster) = local.restored.as_ref().map(|restored| restored.cluster.clone()) else {
+        let stage = self.stage()?;
+        let Some(cluster) = stage.restored.as_ref().map(|restored| restored.cluster.clone()) else {
             return Err(Failure::order("nothing has been restored that the application could be pointed at"));
         };
-        let head = local.repository.head().map_err(|e| Failure::platform(&e))?;
-        let release = tree_file(&local.repository, &head, gitops::tree::RELEASE)?;
+        let repository = stage.platform.repository();
+        let head = repository.head().map_err(|e| Failure::platform(&e))?;
+        let release = tree_file(repository, &head, gitops::tree::RELEASE)?;
         let change = gitops::tree::set_database(&release, &cluster).map_err(|e| Failure::platform(&e))?;
         let commit =
-            local.repository.commit(&[change], &format!("Point orders at {cluster}"), clock::now()).map_err(|e| Failure::platform(&e))?;
+            repository.commit(&[change], &format!("Point orders at {cluster}"), clock::now()).map_err(|e| Failure::platform(&e))?;
         let reconciled = self.reconcile(&commit).await?;
         if reconciled.revision != commit {
             return Err(Failure::because(

@@ -25,9 +25,9 @@ impl Drill {
             return Err(Failure::order("no change has been deployed that could be reverted"));
         };
         let begun = Instant::now();
-        let local = self.local()?;
-        let traffic = local.traffic.take();
-        let commit = local.repository.revert(&change.commit, clock::now()).map_err(|e| Failure::platform(&e))?;
+        let stage = self.stage()?;
+        let traffic = stage.traffic.take();
+        let commit = stage.platform.repository().revert(&change.commit, clock::now()).map_err(|e| Failure::platform(&e))?;
         let report = match traffic {
             Some(traffic) => Some(traffic.stop().await),
             None => None,
@@ -79,11 +79,11 @@ impl Drill {
 
     fn tree_is_known_good(&mut self, commit: &CommitId) -> Result<bool, Failure> {
         let Some(change) = self.change.clone() else { return Ok(false) };
-        let local = self.local()?;
-        let changed = local.repository.log(1000).map_err(|e| Failure::platform(&e))?;
+        let repository = self.stage()?.platform.repository();
+        let changed = repository.log(1000).map_err(|e| Failure::platform(&e))?;
         let before = changed.iter().skip_while(|entry| entry.id != change.commit).nth(1).map(|entry| entry.id.clone());
         match before {
-            Some(before) => Ok(local.repository.changed_files(&before, commit).map_err(|e| Failure::platform(&e))?.is_empty()),
+            Some(before) => Ok(repository.changed_files(&before, commit).map_err(|e| Failure::platform(&e))?.is_empty()),
             None => Ok(false),
         }
     }

@@ -10,7 +10,7 @@ impl Drill {
     /// Compares every schema object and every row of the restored database with a known-good state.
     pub async fn expect_equal(&mut self, point: &str) -> Outcome {
         self.enter(Phase::Verification);
-        if self.local()?.restored.is_none() {
+        if self.stage()?.restored.is_none() {
             return Err(Failure::order("nothing has been restored that could be compared"));
         }
         let result = self.compare_with(point, "after-restore").await?;
