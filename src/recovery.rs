@@ -3,10 +3,12 @@
 //!
 //! It reads and writes through a database connection only. It knows nothing about files, processes or clusters.
 
+mod loss;
 mod observe;
 mod paused;
 mod point;
 
+pub use loss::{Lost, commits_after};
 pub use observe::{ObserveError, Observer, Position, Sealed, observe, seal};
 pub use paused::{ReplayStatus, Watch};
 pub use point::{Cut, PointError, PointRequest, Recorded, record_point};

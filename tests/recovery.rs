@@ -56,7 +56,7 @@ struct History {
     /// Rows 1–6 are there at this point.
     point: RecoveryPoint,
     last_commit: (Timestamp, Lsn),
-    lost: turnback::platform::local::Lost,
+    lost: turnback::recovery::Lost,
 }
 
 /// Rows 1–3, backup, 4, segment, 5, segment, restore point “five”, 6, recovery point, 7, 8, segment.

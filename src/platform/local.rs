@@ -24,7 +24,7 @@ pub use archive::{Archive, ArchiveError, SegmentFault};
 pub use backup::{BackupError, Verification, base_backup, verify};
 pub use found::{FoundBackup, Reach, find_backup, reach, stage_archive};
 pub use found_error::FoundError;
-pub use loss::{LossError, Lost, lost_commits};
+pub use loss::{LossError, lost_commits};
 pub use programs::{Programs, ProgramsError};
 pub use restore::{Login, Paused, Promoted, RestoreRequest, restore};
 pub use restore_error::RestoreError;

@@ -4,18 +4,9 @@
 
 use super::programs::args;
 use super::{Account, Archive, Programs, ProgramsError};
-use jiff::Timestamp;
+use crate::recovery::Lost;
 use std::time::Duration;
 use turnback_core::recovery::{Lsn, RecoveryPoint, parse_time};
-
-/// The commits between two positions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lost {
-    /// How many.
-    pub commits: u64,
-    /// When the last of them was committed, on the primary's clock.
-    pub last_commit: Option<Timestamp>,
-}
 
 /// Why the commits could not be counted.
 #[derive(Debug, thiserror::Error)]

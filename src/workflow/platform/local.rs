@@ -8,9 +8,10 @@ use crate::platform::local::application::{Launcher, Observation, Settings, Traff
 use crate::platform::local::reconciler::{Desired, ReconcileError, Reconciled, Reconciler};
 use crate::platform::local::server::{MAINTENANCE, SUPERUSER};
 use crate::platform::local::{
-    Account, Archive, Lost, Paused, Programs, RestoreError, RestoreRequest, SegmentFault, Server, ServerOptions, Shutdown, Verification,
+    Account, Archive, Paused, Programs, RestoreError, RestoreRequest, SegmentFault, Server, ServerOptions, Shutdown, Verification,
     base_backup, lost_commits, restore, verify,
 };
+use crate::recovery::Lost;
 use crate::workflow::drill::{ms, operating_system};
 use crate::workflow::faults::{self, Harm};
 use crate::workflow::finish::read_end;
