@@ -62,6 +62,8 @@ pub struct Drill {
     phase_begun: Instant,
     pub(super) local: Option<super::platform::Local>,
     pub(super) known_good: BTreeMap<String, super::known_good::KnownGood>,
+    /// What the platform's database is to be called, where the scenario says.
+    pub(super) database_name: Option<String>,
     pub(super) change: Option<super::change::Deployed>,
     pub(super) reverted: Option<super::revert::Reverted>,
     pub(super) faults: super::faults::Faults,
@@ -92,52 +94,16 @@ impl Drill {
                 return Err(error.into());
             }
         };
-        let run = Run {
-            id,
-            nonce: uuid::Uuid::new_v4().simple().to_string(),
-            turnback: env!("CARGO_PKG_VERSION").to_owned(),
-            command: settings.command.clone(),
-            platform: "local".to_owned(),
-            platform_note: format!(
-                "a rehearsal: real PostgreSQL {}, real Git and the real application, with a small reconciler in place of Flux and no Kubernetes",
-                settings.programs.version
-            ),
-            actor: actor(),
-            started,
-            ended: started,
-            wall_ms: 0,
-        };
-        let toolchain = vec![
-            Tool { name: "turnback".into(), version: env!("CARGO_PKG_VERSION").into() },
-            Tool { name: "PostgreSQL".into(), version: settings.programs.version.clone() },
-            Tool { name: "operating system".into(), version: operating_system() },
-        ];
+        let note = format!(
+            "a rehearsal: real PostgreSQL {}, real Git and the real application, with a small reconciler in place of Flux and no Kubernetes",
+            settings.programs.version
+        );
         let limits = vec![
             "Flux, CloudNativePG, Kubernetes and the object store were not exercised: a small reconciler applied the Git tree and the WAL archive is a directory".into(),
             "the servers ran with fsync off, because they are thrown away: durability against a crash of the machine was not tested".into(),
             "tables' physical layout, planner statistics, roles and tablespaces were not compared".into(),
         ];
-        let record = DrillRecord {
-            run,
-            scenario,
-            toolchain,
-            phases: Vec::new(),
-            backups: Vec::new(),
-            recovery_points: Vec::new(),
-            changes: Vec::new(),
-            reverts: Vec::new(),
-            restores: Vec::new(),
-            comparisons: Vec::new(),
-            objectives: Default::default(),
-            checks: Vec::new(),
-            incidents: Vec::new(),
-            verdict: None,
-            faults: Vec::new(),
-            not_exercised: Vec::new(),
-            limits,
-            cleanup: Default::default(),
-            redactions: 0,
-        };
+        let record = DrillRecord::begun(run(id, started, &settings.command, note), scenario, toolchain(&settings.programs), limits);
         let mut drill = Self {
             settings,
             workdir: Some(workdir),
@@ -148,6 +114,7 @@ impl Drill {
             phase_begun: Instant::now(),
             local: None,
             known_good: BTreeMap::new(),
+            database_name: None,
             change: None,
             reverted: None,
             faults: Default::default(),
@@ -238,9 +205,7 @@ impl Drill {
 
     pub(super) fn check(&mut self, check: Check) -> bool {
         self.journal("check", json!(check));
-        let passed = check.passed();
-        self.record.checks.push(check);
-        passed
+        self.record.take(check)
     }
 
     /// Records a check and turns a failed one into the step's failure.
@@ -274,7 +239,32 @@ pub(super) fn ms(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn actor() -> String {
+/// Which drill this is: the facts that every kind of drill on this machine shares.
+pub(super) fn run(id: String, started: jiff::Timestamp, command: &str, platform_note: String) -> Run {
+    Run {
+        id,
+        nonce: uuid::Uuid::new_v4().simple().to_string(),
+        turnback: env!("CARGO_PKG_VERSION").to_owned(),
+        command: command.to_owned(),
+        platform: "local".to_owned(),
+        platform_note,
+        actor: actor(),
+        started,
+        ended: started,
+        wall_ms: 0,
+    }
+}
+
+/// The programs that a drill on this machine uses.
+pub(super) fn toolchain(programs: &Programs) -> Vec<Tool> {
+    vec![
+        Tool { name: "turnback".into(), version: env!("CARGO_PKG_VERSION").into() },
+        Tool { name: "PostgreSQL".into(), version: programs.version.clone() },
+        Tool { name: "operating system".into(), version: operating_system() },
+    ]
+}
+
+fn actor() -> String {
     let user = std::env::var("USER")
         .or_else(|_| std::env::var("LOGNAME"))
         .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
@@ -282,7 +272,7 @@ pub(super) fn actor() -> String {
     format!("{user}@{host}")
 }
 
-pub(super) fn operating_system() -> String {
+fn operating_system() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"').to_owned());
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
