@@ -103,7 +103,35 @@ pub(super) fn shipped_migration(name: &str) -> Result<String, Failure> {
     })
 }
 
+/// Whether a platform's database can have this name.
+///
+/// # Errors
+/// Why not, in words that follow the name.
+pub fn check_database_name(name: &str) -> Result<(), &'static str> {
+    match name {
+        "" => Err("is no name: write at least one character"),
+        "postgres" | "template0" | "template1" => Err("is a database that every server has already: choose another name"),
+        _ if name.contains('\0') => Err("holds a zero byte: leave it out"),
+        // PostgreSQL would cut it off in silence.
+        _ if name.len() > 63 => Err("is longer than PostgreSQL's 63 bytes: shorten it"),
+        _ => Ok(()),
+    }
+}
+
 impl Drill {
+    /// Names the database of the platform that is brought up next.
+    pub fn name_database(&mut self, name: &str) -> Outcome {
+        self.enter(Phase::Platform);
+        if self.local.is_some() {
+            return Err(Failure::order(
+                "the platform has its database already: name it in a step before the one that brings the platform up",
+            ));
+        }
+        check_database_name(name).map_err(|why| Failure::expectation(format!("“{name}” {why}")))?;
+        self.database_name = Some(name.to_owned());
+        Ok(String::new())
+    }
+
     /// Brings up a PostgreSQL primary with its WAL archive, the Git repository, the reconciler and, for the sample application's database,
     /// the application itself.
     pub async fn bring_up(&mut self, source: DatabaseSource) -> Outcome {
@@ -111,14 +139,23 @@ impl Drill {
         if self.local.is_some() {
             return Err(Failure::order("this scenario has a platform already"));
         }
+        let mut database = self.database_name.clone();
         let source = match source {
             DatabaseSource::Configured => match &self.settings.config {
-                Some(config) => DatabaseSource::File(config.database.clone()),
+                Some(config) => {
+                    database = database.or_else(|| config.database_name.clone());
+                    DatabaseSource::File(config.database.clone())
+                }
                 None => return Err(Failure::expectation("there is no turnback.yaml here: write one with `database:` and `migration:`")),
             },
             other => other,
         };
         let with_application = matches!(source, DatabaseSource::SampleApplication);
+        if let (true, Some(name)) = (with_application, &database) {
+            return Err(Failure::expectation(format!(
+                "the sample application's database is called orders, not “{name}”: leave the name out"
+            )));
+        }
         let dir = self.dir()?;
         let sockets = self.workdir.as_ref().map_or_else(|| dir.join("s"), |work| work.sockets());
         let account = self.settings.account.clone();
@@ -131,7 +168,7 @@ impl Drill {
             Server::init(&programs, &account, &dir.join("primary"), options, Some(&archive)).await.map_err(|e| platform(&e))?;
         primary.start().await.map_err(|e| platform(&e))?;
         self.journal("server-started", json!({ "server": "primary", "pid": primary.pid() }));
-        let database = if with_application { "orders" } else { "app" }.to_owned();
+        let database = database.unwrap_or_else(|| if with_application { "orders" } else { "app" }.to_owned());
         create_database(&address(&primary, "postgres"), &database).await?;
 
         let repository = Repository::create(&dir.join("repository.git"), &gitops::TREE, clock::now()).map_err(|e| platform(&e))?;
