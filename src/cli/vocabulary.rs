@@ -30,6 +30,9 @@ pub fn run(args: &Args) -> u8 {
         }
         anstream::println!("  {:<5} {}", sentence.keyword.dimmed(), sentence.example);
         anstream::println!("        {}", sentence.says.dimmed());
+        for example in sentence.also {
+            anstream::println!("  {:<5} {}", "or".dimmed(), example);
+        }
     }
     exit::OK
 }
