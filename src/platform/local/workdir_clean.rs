@@ -286,3 +286,36 @@ async fn end_one(pid: u32, first: Signal, name: &str) -> Result<String, String> 
     }
     Err(format!("{name}: it does not end, not even by SIGKILL"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt as _;
+
+    /// `initdb` starts programs that name neither the drill nor its directory; they must not outlive it.
+    #[tokio::test]
+    async fn what_a_program_had_started_ends_with_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("r1");
+        std::fs::create_dir(&dir).unwrap();
+        let owner = Owner { run: "killed".into(), pid: 1, start_ticks: None, created: jiff::Timestamp::UNIX_EPOCH };
+        std::fs::write(dir.join(OWNER_FILE), serde_json::to_vec(&owner).unwrap()).unwrap();
+        // A program called initdb that was told of the directory, and a child of it that was not.
+        let initdb = root.path().join("initdb");
+        std::fs::copy("/bin/sh", &initdb).unwrap();
+        let script = "sleep 1000 & echo $!; wait";
+        let expression = duct::cmd(&initdb, ["-c", script, dir.to_str().unwrap()]).dir("/").before_spawn(|command| {
+            command.process_group(0);
+            Ok(())
+        });
+        let reader = expression.unchecked().reader().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(&reader), &mut line).unwrap();
+        let child: u32 = line.trim().parse().unwrap();
+        assert!(stat(child).is_some_and(|stat| !stat.zombie), "the child does not run");
+
+        let report = clean(root.path()).await.unwrap();
+        assert!(stat(child).is_none_or(|stat| stat.zombie), "the child outlived clean: {report:?}");
+        assert!(report.left.is_empty() && !dir.exists(), "{report:?}");
+    }
+}
