@@ -6,6 +6,7 @@ mod doctor;
 mod features;
 mod lint;
 mod plan;
+mod refused;
 mod restore;
 mod run;
 mod runner;
@@ -97,20 +98,47 @@ impl Place {
 
 /// An error as people see it: what happened and what to do next.
 pub fn complain(error: &(dyn std::error::Error + 'static)) {
-    anstream::eprintln!("{} {}", "error:".red().bold(), turnback::workflow::chain(error));
+    say_error(&turnback::workflow::chain(error));
+}
+
+/// The same for what is no error value.
+pub fn say_error(message: &str) {
+    anstream::eprintln!("{} {message}", "error:".red().bold());
+}
+
+/// The command line that does the same again: from where, with the settings that came from the environment, and what was typed.
+pub fn again() -> String {
+    let quoted = |text: std::borrow::Cow<'_, str>| {
+        let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c));
+        if plain { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    };
+    let mut parts = Vec::new();
+    if let Ok(directory) = std::env::current_dir() {
+        parts.push(format!("cd {} &&", quoted(directory.to_string_lossy())));
+    }
+    for name in ["TURNBACK_WORK", "TURNBACK_PG_BIN"] {
+        if let Some(value) = std::env::var_os(name).filter(|value| !value.is_empty()) {
+            parts.push(format!("{name}={}", quoted(value.to_string_lossy())));
+        }
+    }
+    parts.extend(std::env::args_os().map(|argument| quoted(argument.to_string_lossy())));
+    parts.join(" ")
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
-fn tell(outcome: Result<(String, u8), turnback::database::DatabaseError>) -> u8 {
+fn tell(json: bool, outcome: Result<(String, u8), turnback::database::DatabaseError>) -> u8 {
     match outcome {
         Ok((text, code)) => {
             anstream::print!("{text}");
             code
         }
         Err(error) => {
+            if json {
+                return refused::Refused::new("database", &error).tell(true);
+            }
             complain(&error);
             exit::USAGE
         }
@@ -138,8 +166,8 @@ pub fn main() -> ExitCode {
                 Some(given) => restore::plan(given).await,
                 None => plan::run(&args),
             },
-            Command::Snapshot(args) => tell(snapshot::run(&args).await.map(|(_, text)| (text, exit::OK))),
-            Command::Compare(args) => tell(compare::run(&args).await.map(|outcome| (outcome.text.clone(), outcome.exit_code()))),
+            Command::Snapshot(args) => tell(args.json, snapshot::run(&args).await.map(|(_, text)| (text, exit::OK))),
+            Command::Compare(args) => tell(args.json, compare::run(&args).await.map(|outcome| (outcome.text.clone(), outcome.exit_code()))),
             Command::Lint(args) => lint_command::run(&args),
             Command::Vocabulary(args) => vocabulary::run(&args),
             Command::Doctor(args) => doctor::run(&args).await,
@@ -155,7 +183,8 @@ pub fn main() -> ExitCode {
 mod lint_command {
     //! `turnback lint`.
 
-    use super::{complain, exit, features, lint};
+    use super::refused::Refused;
+    use super::{exit, features, lint};
     use owo_colors::OwoColorize;
     use std::path::PathBuf;
 
@@ -172,29 +201,21 @@ mod lint_command {
     pub fn run(args: &Args) -> u8 {
         let (sources, collection) = match (features::load(&args.features), crate::steps::vocabulary::self_test()) {
             (Ok(sources), Ok(collection)) => (sources, collection),
-            (Err(error), _) => {
-                complain(&error);
-                return exit::USAGE;
-            }
-            (_, Err(message)) => {
-                anstream::eprintln!("error: {message}");
-                return exit::USAGE;
-            }
+            (Err(error), _) => return Refused::new("feature", &error).tell(args.json),
+            (_, Err(message)) => return Refused::said("preflight", message).tell(args.json),
         };
-        let (mut findings, mut scenarios) = (Vec::new(), 0);
-        for source in &sources {
-            match lint::lint(source, &collection) {
-                Ok(found) => scenarios += found.len(),
-                Err(found) => findings.extend(found),
-            }
-        }
+        let linted = lint::lint_all(&sources, &collection);
+        let scenarios = linted.scenarios.len();
+        let code = if linted.errors.is_empty() { exit::OK } else { exit::USAGE };
+        let mut findings = linted.errors;
+        findings.extend(linted.warnings);
         if args.json {
-            anstream::println!("{}", serde_json::json!({ "scenarios": scenarios, "findings": findings }));
+            anstream::println!("{}", serde_json::json!({ "exit": code, "scenarios": scenarios, "findings": findings }));
         } else {
             for finding in &findings {
                 anstream::println!("{finding}");
             }
-            if findings.is_empty() {
+            if code == exit::OK {
                 let (files, s) = (sources.len(), if sources.len() == 1 { "" } else { "s" });
                 anstream::println!(
                     "{} {scenarios} scenario{} in {files} file{s}, every step defined",
@@ -203,6 +224,6 @@ mod lint_command {
                 );
             }
         }
-        if findings.is_empty() { exit::OK } else { exit::USAGE }
+        code
     }
 }

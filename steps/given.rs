@@ -1,7 +1,7 @@
 //! What holds before the change: the platform and the known-good state.
 
 use super::DrillWorld;
-use super::parameters::{FileName, Length, MigrationName, RecoveryPointName};
+use super::parameters::{DatabaseName, FileName, Length, MigrationName, RecoveryPointName};
 use cucumber::{gherkin::Step, given};
 use turnback::workflow::{DatabaseSource, docstring};
 
@@ -32,6 +32,11 @@ async fn platform_from_text(world: &mut DrillWorld, step: &Step) {
         Ok(sql) => world.drill.bring_up(DatabaseSource::Sql(sql)).await,
         Err(failure) => Err(failure),
     });
+}
+
+#[given(expr = "the database is named {database}")]
+async fn database_name(world: &mut DrillWorld, name: DatabaseName) {
+    world.outcome = Some(world.drill.name_database(&name.0));
 }
 
 #[given(expr = "the migration {migration} has been deployed:")]

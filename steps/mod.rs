@@ -5,7 +5,7 @@
 
 mod faults;
 mod given;
-mod parameters;
+pub mod parameters;
 mod then;
 pub mod vocabulary;
 mod when;

@@ -9,17 +9,50 @@ macro_rules! quoted {
     ($($(#[$doc:meta])* $name:ident = $parameter:literal;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, Parameter)]
-        #[param(name = $parameter, regex = r#""[^"]+""#)]
+        #[param(name = $parameter, regex = r#""(?:[^"\\]|\\.)+""#)]
         pub struct $name(pub String);
 
         impl FromStr for $name {
             type Err = std::convert::Infallible;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Ok(Self(text.trim_matches('"').to_owned()))
+                Ok(Self(unquoted(text)))
             }
         }
     )*};
+}
+
+/// What stands between quotes: `\"` is a quote and `\\` a backslash; any other backslash is itself.
+pub fn unquoted(text: &str) -> String {
+    let inner = text.strip_prefix('"').unwrap_or(text);
+    let inner = inner.strip_suffix('"').unwrap_or(inner);
+    let mut out = String::with_capacity(inner.len());
+    let mut rest = inner.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (c, rest.peek()) {
+            ('\\', Some(next @ ('"' | '\\'))) => {
+                out.push(*next);
+                rest.next();
+            }
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// The first thing between quotes in a step, with its quotes.
+pub fn first_quoted(text: &str) -> Option<&str> {
+    let from = text.find('"')?;
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip_while(|(at, _)| *at <= from) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return text.get(from..=at),
+            _ => {}
+        }
+    }
+    None
 }
 
 quoted! {
@@ -33,6 +66,8 @@ quoted! {
     ObjectName = "object";
     /// A file beside the feature file.
     FileName = "file";
+    /// A database.
+    DatabaseName = "database";
 }
 
 /// By what a restore finds its way back.
@@ -131,5 +166,26 @@ impl FromStr for RowChange {
             "deleted" => Change::Removed,
             _ => Change::Changed,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_between_quotes_may_hold_quotes() {
+        for (text, wanted) in [
+            (r#""good""#, "good"),
+            (r#""My \"own\" database""#, r#"My "own" database"#),
+            (r#""\"all quoted\"""#, r#""all quoted""#),
+            (r#""C:\temp""#, r"C:\temp"),
+            (r#""a\\""#, r"a\"),
+        ] {
+            assert_eq!(unquoted(text), wanted);
+            assert_eq!(first_quoted(&format!("x {text} and \"more\"")), Some(text));
+        }
+        assert_eq!(first_quoted("nothing"), None);
+        assert_eq!(first_quoted("not \"closed"), None);
     }
 }

@@ -29,7 +29,7 @@ impl Scratch {
     fn add_migration(&self, name: &str, sql: &str) -> CommitId {
         let head = self.repository.head().unwrap();
         let kustomization = self.repository.read(&head, &tree::migrations_kustomization()).unwrap().unwrap();
-        let added = tree::add_migration(&kustomization, name, sql).unwrap();
+        let added = tree::add_migration(&kustomization, name, sql, 0).unwrap();
         self.repository.commit(&added.changes, &format!("Add {name}"), at(5)).unwrap()
     }
 

@@ -93,6 +93,13 @@ impl Source {
         self.dir.join(name)
     }
 
+    /// The good time as a clock with this offset from UTC shows it, as a target.
+    fn time_at(&self, seconds: i32) -> String {
+        let zone = jiff::tz::TimeZone::fixed(jiff::tz::Offset::from_seconds(seconds).unwrap());
+        let shown = turnback_core::recovery::parse_time(&self.time).unwrap().to_zoned(zone);
+        format!("time={}", shown.strftime("%Y-%m-%d %H:%M:%S%.6f%:z"))
+    }
+
     fn restore(&self, more: &[&str]) -> Ran {
         run("restore", &self.at("backup"), &self.at("wal"), more)
     }
@@ -111,9 +118,15 @@ async fn every_kind_of_target_is_restored_exactly() {
     let (good, at_backup) = (source.at("good").display().to_string(), source.at("at-backup").display().to_string());
     let (time, lsn, xid) = (format!("time={}", source.time), format!("lsn={}", source.lsn), format!("xid={}", source.good_xid));
     let bad = format!("xid={}", source.bad_xid);
+    // The same instant, as clocks in Nepal, in Newfoundland and on the other side of the date line show it.
+    let elsewhere = [20_700, -12_600, 50_400].map(|seconds| source.time_at(seconds));
+    assert!(elsewhere[0].contains("+05:45") && elsewhere[1].contains("-03:30") && elsewhere[2].contains("+14"), "{elsewhere:?}");
     for (target, baseline) in [
         (vec![], &good),
         (vec!["--target", &time], &good),
+        (vec!["--target", &elsewhere[0]], &good),
+        (vec!["--target", &elsewhere[1]], &good),
+        (vec!["--target", &elsewhere[2]], &good),
         (vec!["--target", &lsn, "--exclusive"], &good),
         (vec!["--target", &xid], &good),
         (vec!["--target", &bad, "--exclusive"], &good),
@@ -205,6 +218,53 @@ async fn the_plan_says_what_would_be_done_and_what_cannot() {
     }
 }
 
+/// A backup can only be rolled forward: nothing before its end can be restored from it, whichever kind of target says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_inside_the_backup_is_refused_before_anything_starts() {
+    let source = source().await;
+    let planned = run("plan", &source.at("backup"), &source.at("wal"), &["--target", "immediate", "--json"]);
+    let planned: serde_json::Value = serde_json::from_str(&planned.said).unwrap();
+    let backup = &planned["restore"]["plan"]["backup"];
+    let lsn = |name: &str| backup[name].as_str().unwrap().parse::<turnback_core::recovery::Lsn>().unwrap();
+    let (begin, end) = (lsn("begin_lsn"), lsn("end_lsn"));
+    let inside = turnback_core::recovery::Lsn(begin.0 + (end.0 - begin.0) / 2);
+    assert!(begin < inside && inside < end, "{begin} {inside} {end}");
+    // The backup's own times are known to the second; within that second replay decides.
+    let begun = turnback_core::recovery::parse_time(backup["begin_time"].as_str().unwrap()).unwrap() - jiff::SignedDuration::from_micros(1);
+    for target in [format!("lsn={inside}"), format!("lsn={begin}"), format!("time={}", turnback_core::recovery::pg_time(begun))] {
+        for command in ["plan", "restore"] {
+            let ran = run(command, &source.at("backup"), &source.at("wal"), &["--target", &target, "--json"]);
+            let document: serde_json::Value = serde_json::from_str(&ran.said).unwrap();
+            let seen = (ran.code, &document["reachable"], &document["refused"]["code"]);
+            assert_eq!(seen, (2, &false.into(), &"target-before-backup".into()), "{command} {target}: {}", ran.said);
+            let remedy = document["refused"]["remedy"].as_str().unwrap();
+            assert!(remedy.contains("later target") && remedy.contains("older backup"), "{remedy}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_or_a_restore_point_that_is_not_there_is_refused_with_what_is() {
+    let source = source().await;
+    let bad: u64 = source.bad_xid.parse().unwrap();
+    let (far, last) = (format!("xid={}", bad + 1000), source.bad_xid.as_str());
+    for (target, named) in [("name=goood", "“good”"), ("name=Good", "“good”"), (far.as_str(), last)] {
+        for command in ["plan", "restore"] {
+            let ran = run(command, &source.at("backup"), &source.at("wal"), &["--target", target, "--json"]);
+            let document: serde_json::Value = serde_json::from_str(&ran.said).unwrap();
+            assert_eq!((ran.code, &document["refused"]["code"]), (2, &"target-not-found".into()), "{command} {target}: {}", ran.said);
+            assert!(document["refused"]["message"].as_str().unwrap().contains(named), "{command} {target}: {}", ran.said);
+        }
+    }
+    // Behind a gap it may be: the gap is the reason then.
+    let dir = scratch();
+    let archive = source.copy("wal", dir.path());
+    let segments = Archive::open(&archive).segments().unwrap();
+    std::fs::remove_file(archive.join(&segments[segments.len() - 2])).unwrap();
+    let ran = run("plan", &source.at("backup"), &archive, &["--target", "name=good", "--json"]);
+    assert!(ran.code == 2 && ran.said.contains("\"wal-segment-missing\""), "{}: {}", ran.code, ran.said);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_usable_backup_is_refused_by_name() {
     let source = source().await;
@@ -231,7 +291,7 @@ async fn what_is_no_usable_backup_is_refused_by_name() {
         assert!(ran.code == 2 && ran.said.contains("nowhere"), "{}: {}", ran.code, ran.said);
     }
     let ran = source.restore(&["--target", "immediate", "--baseline", &nowhere.display().to_string()]);
-    assert!(ran.code == 2 && ran.said.contains("nowhere"), "{}: {}", ran.code, ran.said);
+    assert!(ran.code == 2 && ran.said.contains("nowhere") && ran.said.contains("turnback snapshot"), "{}: {}", ran.code, ran.said);
     assert_eq!(source.restore(&[]).code, 2, "neither target nor baseline");
 }
 

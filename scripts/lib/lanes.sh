@@ -130,6 +130,16 @@ exits() {
   fi
 }
 
+# documents STATUS COMMAND…: ends with exactly that status, and all that it prints is one JSON document that repeats the status.
+documents() {
+  local wanted=$1 status=0
+  shift
+  "$@" >"$work/stdout" 2>"$work/stderr" </dev/null || status=$?
+  ((status == wanted)) || { echo "exit status $status instead of $wanted: $*"; return 1; }
+  [[ ! -s $work/stderr && $(wc -l <"$work/stdout") == 1 ]] || { echo "more than one document: $*"; return 1; }
+  grep -q "^{\"exit\":$wanted," "$work/stdout" || { echo "no document with its status: $*"; cat "$work/stdout"; return 1; }
+}
+
 lane_contract() {
   built || return 1
   local command
@@ -144,4 +154,6 @@ lane_contract() {
   counted "an unknown command is 2" exits 2 "$turnback" rollback
   counted "an unknown option is 2" exits 2 "$turnback" run --no-such-option
   counted "a missing feature is 2" exits 2 "$turnback" run "$work/missing.feature"
+  counted "a missing feature is a document with --json" documents 2 "$turnback" run --json "$work/missing.feature"
+  counted "an unknown option is 2 with --json too" exits 2 "$turnback" run --json --no-such-option
 }

@@ -1,6 +1,7 @@
 //! `turnback clean`: removes what an interrupted drill left, and nothing else.
 
-use super::{complain, exit};
+use super::exit;
+use super::refused::Refused;
 use std::path::PathBuf;
 use turnback::platform::local::workdir;
 
@@ -19,8 +20,12 @@ pub struct Args {
 pub async fn run(args: &Args) -> u8 {
     let root = args.work.clone().unwrap_or_else(workdir::default_root);
     match turnback::platform::local::clean(&root).await {
-        Ok(report) if args.json => anstream::println!("{}", serde_json::json!(report)),
         Ok(report) => {
+            let code = if report.left.is_empty() { exit::OK } else { exit::INCONCLUSIVE };
+            if args.json {
+                anstream::println!("{}", serde_json::json!(report));
+                return code;
+            }
             for line in &report.removed {
                 anstream::println!("removed   {line}");
             }
@@ -33,14 +38,8 @@ pub async fn run(args: &Args) -> u8 {
             if report.removed.is_empty() && report.left.is_empty() {
                 anstream::println!("nothing to remove in {}", root.display());
             }
-            if !report.left.is_empty() {
-                return exit::INCONCLUSIVE;
-            }
+            code
         }
-        Err(error) => {
-            complain(&error);
-            return exit::USAGE;
-        }
+        Err(error) => Refused::new("work-directory", &error).tell(args.json),
     }
-    exit::OK
 }

@@ -32,6 +32,10 @@ pub struct Scenario {
     pub base: PathBuf,
     /// The scenario's name.
     pub name: String,
+    /// Where it begins.
+    pub line: usize,
+    /// Where it begins in that line.
+    pub column: usize,
     /// Its steps, background first.
     pub steps: Vec<Step>,
 }
@@ -40,7 +44,7 @@ pub struct Scenario {
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
     /// The file or directory cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {source}; name a feature file, a directory of them, or a shipped feature")]
     Read {
         /// Which.
         path: String,
@@ -48,13 +52,13 @@ pub enum FeatureError {
         source: std::io::Error,
     },
     /// A directory without feature files.
-    #[error("{0} holds no .feature file")]
+    #[error("{0} holds no .feature file: name the directory that does, or a file")]
     NoFeatures(String),
     /// Not text.
-    #[error("{0} is not UTF-8 text")]
+    #[error("{0} is not UTF-8 text: save it as UTF-8")]
     NotText(String),
     /// Too large to be a feature file.
-    #[error("{0} is larger than 1 MiB: not a feature file")]
+    #[error("{0} is larger than 1 MiB: not a feature file; name another")]
     TooLarge(String),
     /// Neither a file nor the name of a shipped feature.
     #[error("there is no file {name} and no shipped feature of that name; shipped are: {shipped}")]
@@ -175,6 +179,8 @@ pub fn scenarios(source: &Source, feature: &Feature) -> Vec<Scenario> {
             file: source.name.clone(),
             base: source.base.clone(),
             name: scenario.name.clone(),
+            line: scenario.position.line,
+            column: scenario.position.col,
             steps: before.into_iter().chain(scenario.steps.iter().cloned()).collect(),
         });
     };

@@ -1,10 +1,11 @@
 //! `turnback plan`: what a drill would do, as a value, before anything is touched.
 
 use super::features::{self, Scenario};
-use super::{complain, exit, lint};
+use super::refused::Refused;
+use super::{exit, lint};
 use crate::steps::DrillWorld;
-use crate::steps::vocabulary::{SENTENCES, Sentence, self_test, step_for};
-use cucumber::gherkin::{Step, StepType};
+use crate::steps::vocabulary::{self_test, sentence_of};
+use cucumber::gherkin::StepType;
 use cucumber::step::Collection;
 use owo_colors::OwoColorize;
 use serde::Serialize;
@@ -62,38 +63,10 @@ const CREATES: [&str; 5] = [
 
 /// Prints the plan.
 pub fn run(args: &Args) -> u8 {
-    let collection = match self_test() {
-        Ok(collection) => collection,
-        Err(message) => {
-            anstream::eprintln!("error: {message}");
-            return exit::USAGE;
-        }
+    let plans = match plans(args) {
+        Ok(plans) => plans,
+        Err(refused) => return refused.tell(args.json),
     };
-    let configured = args.features.is_empty() && PathBuf::from("turnback.yaml").is_file();
-    let default = if configured { "own_database" } else { "data_rollback" };
-    let sources = match if args.features.is_empty() {
-        Ok(features::shipped(default).into_iter().collect())
-    } else {
-        features::load(&args.features)
-    } {
-        Ok(sources) => sources,
-        Err(error) => {
-            complain(&error);
-            return exit::USAGE;
-        }
-    };
-    let mut plans = Vec::new();
-    for source in &sources {
-        match lint::lint(source, &collection) {
-            Ok(scenarios) => plans.extend(scenarios.iter().map(|scenario| plan(scenario, &collection))),
-            Err(findings) => {
-                for finding in findings {
-                    anstream::eprintln!("{finding}");
-                }
-                return exit::USAGE;
-            }
-        }
-    }
     if args.json {
         anstream::println!("{}", serde_json::json!(plans));
         return exit::OK;
@@ -102,6 +75,27 @@ pub fn run(args: &Args) -> u8 {
         print(plan);
     }
     exit::OK
+}
+
+fn plans(args: &Args) -> Result<Vec<Plan>, Refused> {
+    let collection = self_test().map_err(|message| Refused::said("preflight", message))?;
+    let configured = args.features.is_empty() && PathBuf::from("turnback.yaml").is_file();
+    let default = if configured { "own_database" } else { "data_rollback" };
+    let sources = if args.features.is_empty() {
+        features::shipped(default).into_iter().collect()
+    } else {
+        features::load(&args.features).map_err(|error| Refused::new("feature", &error))?
+    };
+    let linted = lint::lint_all(&sources, &collection);
+    if !linted.errors.is_empty() {
+        return Err(Refused::lint(linted.errors));
+    }
+    if !args.json {
+        for warning in &linted.warnings {
+            anstream::eprintln!("{warning}");
+        }
+    }
+    Ok(linted.scenarios.iter().map(|scenario| plan(scenario, &collection)).collect())
 }
 
 fn plan(scenario: &Scenario, collection: &Collection<DrillWorld>) -> Plan {
@@ -126,13 +120,6 @@ fn plan(scenario: &Scenario, collection: &Collection<DrillWorld>) -> Plan {
         creates: CREATES.to_vec(),
         checks_for_go: CheckId::CRITICAL.iter().map(|id| id.title()).collect(),
     }
-}
-
-/// The sentence of the vocabulary that the same definition understands.
-fn sentence_of(step: &Step, collection: &Collection<DrillWorld>) -> Option<&'static Sentence> {
-    let place = |step: &Step| collection.find(step).ok().flatten().and_then(|(_, _, location, _)| location);
-    let wanted = place(step)?;
-    SENTENCES.iter().find(|sentence| place(&step_for(sentence)) == Some(wanted))
 }
 
 fn print(plan: &Plan) {

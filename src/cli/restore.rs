@@ -1,12 +1,13 @@
 //! `turnback restore`: a restore drill on an existing backup and WAL archive; and its plan alone.
 
+use super::refused::Refused;
 use super::view::millis;
-use super::{Place, complain, exit, signals::Signals};
+use super::{Place, exit, signals::Signals};
 use owo_colors::{OwoColorize, Style};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use turnback::platform::local::{Account, Programs};
-use turnback::workflow::{PrepareError, Prepared, RestoreDrill, RestoreFinished, RestoreSettings, Sources, prepare};
+use turnback::workflow::{Prepared, RestoreDrill, RestoreFinished, RestoreSettings, Sources, prepare};
 use turnback_core::drill::{Decision, ReasonCode};
 use turnback_core::evidence::plain;
 use turnback_core::recovery::{parse_target, pg_time};
@@ -96,26 +97,22 @@ impl PlanArgs {
 }
 
 /// Refuses: nothing was started.
-fn refuse(json: bool, code: &str, error: &(dyn std::error::Error + 'static)) -> u8 {
-    if json {
-        let document =
-            serde_json::json!({ "exit": exit::USAGE, "reachable": false, "refused": { "code": code, "message": error.to_string() } });
-        anstream::println!("{document}");
-    } else {
-        complain(error);
-        anstream::eprintln!("{code}: nothing was started");
+fn refuse(json: bool, refused: &Refused) -> u8 {
+    if !json {
+        return refused.tell(false);
     }
-    exit::USAGE
+    anstream::println!("{}", serde_json::json!({ "exit": refused.exit, "reachable": false, "refused": refused.value() }));
+    refused.exit
 }
 
 async fn prepared(given: &Given) -> Result<(Programs, Prepared), u8> {
     let target = given.target.as_deref().map(|text| parse_target(text, given.exclusive)).transpose();
-    let target = target.map_err(|error| refuse(given.json, "usage", &error))?;
-    let programs = Programs::find(given.pg_bin.as_deref()).map_err(|error| refuse(given.json, "preflight", &error))?;
+    let target = target.map_err(|error| refuse(given.json, &Refused::new("usage", &error)))?;
+    let programs = Programs::find(given.pg_bin.as_deref()).map_err(|error| refuse(given.json, &Refused::new("preflight", &error)))?;
     let sources = Sources { backup: given.backup.clone(), archive: given.wal_archive.clone(), target, baseline: given.baseline.clone() };
     match prepare(&programs, &sources).await {
         Ok(prepared) => Ok((programs, prepared)),
-        Err(error) => Err(refuse(given.json, PrepareError::code(&error), &error)),
+        Err(error) => Err(refuse(given.json, &Refused::new(error.code(), &error))),
     }
 }
 
@@ -165,14 +162,14 @@ pub async fn run(args: Args) -> u8 {
     };
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
-        Err(error) => {
-            complain(&error);
-            return exit::INCONCLUSIVE;
-        }
+        Err(error) => return refuse(json, &Refused { exit: exit::INCONCLUSIVE, ..Refused::new("preflight", &error) }),
     };
     let ready = tokio::select! {
         biased;
-        _ = signals.next() => return exit::INTERRUPTED,
+        signal = signals.next() => {
+            let refused = Refused::said("interrupted", format!("{signal} while backup and archive were being read"));
+            return refuse(json, &Refused { exit: exit::INTERRUPTED, ..refused });
+        }
         ready = prepared(&given) => ready,
     };
     let (programs, prepared) = match ready {
@@ -181,7 +178,7 @@ pub async fn run(args: Args) -> u8 {
     };
     let account = match Account::find() {
         Ok(account) => account,
-        Err(error) => return refuse(json, "preflight", &error),
+        Err(error) => return refuse(json, &Refused::new("preflight", &error)),
     };
     let settings = RestoreSettings {
         programs,
@@ -191,12 +188,12 @@ pub async fn run(args: Args) -> u8 {
         evidence: args.evidence,
         work: args.place.root(),
         keep: args.keep,
-        command: std::env::args().map(super::run::quoted).collect::<Vec<_>>().join(" "),
+        command: super::again(),
     };
     let plan = serde_json::json!(prepared.plan);
     let mut drill = match RestoreDrill::begin(settings, prepared) {
         Ok(drill) => drill,
-        Err(error) => return refuse(json, "preflight", &error),
+        Err(error) => return refuse(json, &Refused::start(&error)),
     };
     let signal = tokio::select! {
         biased;

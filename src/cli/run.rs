@@ -1,8 +1,10 @@
 //! `turnback run`: lint everything, then drill every scenario, one at a time.
 
 use super::features::{self, Scenario, Source};
+use super::lint::{self, Finding};
+use super::refused::Refused;
 use super::view::View;
-use super::{Place, complain, exit, lint, runner, signals::Signals};
+use super::{Place, exit, runner, signals::Signals};
 use crate::steps::DrillWorld;
 use cucumber::step::Collection;
 use std::ffi::OsString;
@@ -46,21 +48,31 @@ enum Platform {
     Local,
 }
 
+/// What a run works on.
+struct Prepared {
+    scenarios: Vec<Scenario>,
+    warnings: Vec<Finding>,
+    collection: Collection<DrillWorld>,
+    settings: Settings,
+}
+
 /// Runs the drills and returns the exit code.
 pub async fn run(args: Args) -> u8 {
     let json = args.json;
-    let (scenarios, collection, settings) = match prepare(args) {
+    let Prepared { scenarios, warnings, collection, settings } = match prepare(args) {
         Ok(prepared) => prepared,
-        Err(code) => return code,
+        Err(refused) => return refused.tell(json),
     };
     let view = View::new(json);
     let mut listening = match Signals::listen() {
         Ok(listening) => listening,
-        Err(error) => {
-            complain(&error);
-            return exit::INCONCLUSIVE;
-        }
+        Err(error) => return Refused { exit: exit::INCONCLUSIVE, ..Refused::new("preflight", &error) }.tell(json),
     };
+    if !json {
+        for warning in &warnings {
+            anstream::eprintln!("{warning}");
+        }
+    }
     let mut all = Vec::new();
     for scenario in &scenarios {
         let record = turnback_core::evidence::Scenario {
@@ -72,8 +84,16 @@ pub async fn run(args: Args) -> u8 {
         let drill = match Drill::begin(settings.clone(), record).await {
             Ok(drill) => drill,
             Err(error) => {
-                complain(&error);
-                return exit::USAGE;
+                let refused = Refused::start(&error);
+                if json && !all.is_empty() {
+                    // What the drills before it showed is not lost with it.
+                    let mut document = document(&all, &warnings);
+                    document["exit"] = refused.exit.into();
+                    document["refused"] = refused.value();
+                    anstream::println!("{document}");
+                    return refused.exit;
+                }
+                return refused.tell(json);
             }
         };
         view.scenario(&scenario.feature, &scenario.name, &settings.on.headline());
@@ -95,70 +115,45 @@ pub async fn run(args: Args) -> u8 {
         }
     }
     if json {
-        anstream::println!("{}", document(&all));
+        anstream::println!("{}", document(&all, &warnings));
     }
     code(&all)
 }
 
-type Prepared = (Vec<Scenario>, Collection<DrillWorld>, Settings);
-
-fn prepare(args: Args) -> Result<Prepared, u8> {
-    let usage = |error: &(dyn std::error::Error + 'static)| {
-        complain(error);
-        exit::USAGE
-    };
+fn prepare(args: Args) -> Result<Prepared, Refused> {
     let Platform::Local = args.on;
-    let collection = crate::steps::vocabulary::self_test().map_err(|message| {
-        anstream::eprintln!("error: {message}");
-        exit::USAGE
-    })?;
+    let collection = crate::steps::vocabulary::self_test().map_err(|message| Refused::said("preflight", message))?;
     let beside = PathBuf::from("turnback.yaml");
     let config_path = args.config.clone().or_else(|| (args.features.is_empty() && beside.is_file()).then_some(beside));
-    let config = config_path.map(|path| Config::load(&path)).transpose().map_err(|error| usage(&error))?;
+    let config = config_path.map(|path| Config::load(&path)).transpose().map_err(|error| Refused::new("configuration", &error))?;
     let sources: Vec<Source> = if args.features.is_empty() {
         let name = if config.is_some() { "own_database" } else { "data_rollback" };
         features::shipped(name).into_iter().collect()
     } else {
-        features::load(&args.features).map_err(|error| usage(&error))?
+        features::load(&args.features).map_err(|error| Refused::new("feature", &error))?
     };
-    let mut scenarios = Vec::new();
-    let mut findings = Vec::new();
-    for source in &sources {
-        match lint::lint(source, &collection) {
-            Ok(found) => scenarios.extend(found),
-            Err(found) => findings.extend(found),
-        }
-    }
-    if !findings.is_empty() {
-        for finding in &findings {
-            anstream::eprintln!("{finding}");
-        }
-        anstream::eprintln!("nothing was started");
-        let none = findings.iter().all(|finding| matches!(finding.code, "no-scenario" | "empty-file"));
-        return Err(if none { exit::NO_SCENARIO } else { exit::USAGE });
+    let lint::Linted { scenarios, errors, warnings } = lint::lint_all(&sources, &collection);
+    if !errors.is_empty() {
+        return Err(Refused::lint(errors));
     }
     if scenarios.is_empty() {
-        anstream::eprintln!("error: there is no scenario to run");
-        return Err(exit::NO_SCENARIO);
+        return Err(Refused { exit: exit::NO_SCENARIO, ..Refused::said("no-scenario", "there is no scenario to run") });
     }
     let configured = scenarios.iter().flat_map(|scenario| &scenario.steps).find(|step| step.value.contains("configured "));
     if let (None, Some(step)) = (&config, configured) {
-        anstream::eprintln!(
-            "error: the step “{}” needs a turnback.yaml: write one with `database:` and `migration:`, or name it with --config",
-            step.value
-        );
-        return Err(exit::USAGE);
+        let step = &step.value;
+        let message =
+            format!("the step “{step}” needs a turnback.yaml: write one with `database:` and `migration:`, or name it with --config");
+        return Err(Refused::said("configuration", message));
     }
-    let programs = Programs::find(args.place.pg_bin.as_deref()).map_err(|error| usage(&error))?;
-    let account = Account::find().map_err(|error| usage(&error))?;
+    let programs = Programs::find(args.place.pg_bin.as_deref()).map_err(|error| Refused::new("preflight", &error))?;
+    let account = Account::find().map_err(|error| Refused::new("preflight", &error))?;
     preflight::port(args.port).map_err(|error| {
-        anstream::eprintln!(
-            "error: port {} on 127.0.0.1 cannot be used: {error}; stop what listens there, or choose another --port",
-            args.port
-        );
-        exit::USAGE
+        let port = args.port;
+        let message = format!("port {port} on 127.0.0.1 cannot be used: {error}; stop what listens there, or choose another --port");
+        Refused::said("preflight", message)
     })?;
-    let launcher = std::env::current_exe().map_err(|error| usage(&error))?;
+    let launcher = std::env::current_exe().map_err(|error| Refused::new("preflight", &error))?;
     let settings = Settings {
         on: On::Local(LocalSettings {
             programs,
@@ -169,15 +164,10 @@ fn prepare(args: Args) -> Result<Prepared, u8> {
         evidence: args.evidence,
         work: args.place.root(),
         keep: args.keep,
-        command: std::env::args().map(quoted).collect::<Vec<_>>().join(" "),
+        command: super::again(),
         config,
     };
-    Ok((scenarios, collection, settings))
-}
-
-pub(super) fn quoted(argument: String) -> String {
-    let plain = !argument.is_empty() && argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c));
-    if plain { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) }
+    Ok(Prepared { scenarios, warnings, collection, settings })
 }
 
 fn interrupted(finished: &Finished) -> bool {
@@ -199,7 +189,7 @@ fn code(all: &[Finished]) -> u8 {
     all.iter().map(decision).max().map_or(exit::NO_SCENARIO, Decision::exit_code)
 }
 
-fn document(all: &[Finished]) -> serde_json::Value {
+fn document(all: &[Finished], warnings: &[Finding]) -> serde_json::Value {
     let drills: Vec<_> = all
         .iter()
         .map(|finished| {
@@ -215,5 +205,5 @@ fn document(all: &[Finished]) -> serde_json::Value {
             })
         })
         .collect();
-    serde_json::json!({ "exit": code(all), "drills": drills })
+    serde_json::json!({ "exit": code(all), "drills": drills, "warnings": warnings })
 }

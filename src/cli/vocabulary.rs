@@ -1,6 +1,7 @@
 //! `turnback vocabulary`: every step, with an example.
 
 use super::exit;
+use super::refused::Refused;
 use crate::steps::vocabulary::{SENTENCES, self_test};
 use owo_colors::OwoColorize;
 
@@ -15,8 +16,7 @@ pub struct Args {
 /// Prints the vocabulary.
 pub fn run(args: &Args) -> u8 {
     if let Err(message) = self_test() {
-        anstream::eprintln!("error: {message}");
-        return exit::USAGE;
+        return Refused::said("preflight", message).tell(args.json);
     }
     if args.json {
         anstream::println!("{}", serde_json::json!(SENTENCES));
@@ -30,6 +30,9 @@ pub fn run(args: &Args) -> u8 {
         }
         anstream::println!("  {:<5} {}", sentence.keyword.dimmed(), sentence.example);
         anstream::println!("        {}", sentence.says.dimmed());
+        for example in sentence.also {
+            anstream::println!("  {:<5} {}", "or".dimmed(), example);
+        }
     }
     exit::OK
 }

@@ -169,3 +169,11 @@ fn nothing_changes_after_sealing() {
     assert!(matches!(package.seal(&record()), Err(EvidenceError::Sealed { .. })));
     assert!(matches!(package.journal().append("late", &1), Err(JournalError::Closed { .. })));
 }
+
+#[test]
+fn the_page_about_the_evidence_names_every_file_that_each_package_has() {
+    let page = include_str!("../../docs/evidence.md");
+    for name in RESERVED {
+        assert!(page.contains(&format!("| `{name}` |")), "docs/evidence.md does not say what {name} is");
+    }
+}

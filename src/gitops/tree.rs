@@ -170,11 +170,12 @@ pub fn migration(kustomization: &[u8], path: &str, sql: &[u8]) -> Result<Migrati
     Ok(found)
 }
 
-/// Adds a migration after those that the kustomization lists: the SQL file, its Job and the kustomization's entries.
+/// Adds a migration after those that the kustomization lists, and after number `last`, the highest that a database has seen: a number that
+/// was reverted in Git stays taken in a history that was not restored. The change is the SQL file, its Job and the kustomization's entries.
 ///
 /// # Errors
 /// When the name is not made of `a`–`z`, `0`–`9` and `_`, the SQL is empty, or the kustomization cannot be read.
-pub fn add_migration(kustomization: &[u8], name: &str, sql: &str) -> Result<AddedMigration, TreeError> {
+pub fn add_migration(kustomization: &[u8], name: &str, sql: &str, last: i64) -> Result<AddedMigration, TreeError> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if name.is_empty() || name.len() > 60 || !name.chars().all(allowed) {
         let rule = "use at most 60 of a-z, 0-9 and _";
@@ -183,7 +184,7 @@ pub fn add_migration(kustomization: &[u8], name: &str, sql: &str) -> Result<Adde
     let file = migrations_kustomization();
     let listed = listed_migrations(kustomization)?;
     let before: Vec<i64> = listed.iter().map(|path| number(path.rsplit('/').next().unwrap_or(path))).collect::<Result<_, _>>()?;
-    let next = before.iter().max().map_or(1, |last| last + 1);
+    let next = before.iter().copied().max().unwrap_or(0).max(last).max(0).saturating_add(1);
     let path = format!("{next:04}_{name}.sql");
     yaml::text(&path, sql.as_bytes())?;
     let added = named(&path, sql.to_owned())?;

@@ -16,6 +16,7 @@ pub mod reconciler;
 pub mod restore;
 mod restore_error;
 pub mod server;
+mod sought;
 pub mod workdir;
 mod workdir_clean;
 
@@ -29,5 +30,6 @@ pub use programs::{Programs, ProgramsError};
 pub use restore::{Login, Paused, Promoted, RestoreRequest, restore};
 pub use restore_error::RestoreError;
 pub use server::{Server, ServerError, ServerOptions, Shutdown};
+pub use sought::{Sought, seek};
 pub use workdir::{WorkDir, WorkDirError};
 pub use workdir_clean::{CleanReport, clean, leftovers};

@@ -100,11 +100,12 @@ impl Drill {
         version: Option<&str>,
         message: &str,
     ) -> Result<(CommitId, Reconciled), Failure> {
+        let last = self.last_number().await?;
         let repository = self.stage()?.platform.repository();
         let head = repository.head().map_err(|e| Failure::platform(&e))?;
         let listing = tree_file(repository, &head, &gitops::tree::migrations_kustomization())?;
         let mut changes =
-            gitops::tree::add_migration(&listing, name, sql).map_err(|e| Failure::expectation(super::outcome::chain(&e)))?.changes;
+            gitops::tree::add_migration(&listing, name, sql, last).map_err(|e| Failure::expectation(super::outcome::chain(&e)))?.changes;
         if let Some(version) = version {
             let release = tree_file(repository, &head, gitops::tree::RELEASE)?;
             changes.push(gitops::tree::set_version(&release, version).map_err(|e| Failure::platform(&e))?);
@@ -162,6 +163,19 @@ impl Drill {
         let expected = format!("{name} {}in the history", if wanted { "" } else { "not " });
         self.require(Check::observed(id, there == wanted, expected, said(name, there)))?;
         Ok(said(name, there))
+    }
+
+    /// The highest number in the migration history of any of the platform's servers.
+    async fn last_number(&mut self) -> Result<i64, Failure> {
+        let stage = self.stage()?;
+        let restored = stage.restored.as_ref().map(|restored| restored.address.clone());
+        let mut last = 0;
+        for address in std::iter::once(stage.platform.primary()).chain(restored) {
+            let mut connection = database::connect(&address).await.map_err(|e| Failure::platform(&e))?;
+            let history = history::read(&mut connection).await.map_err(|e| Failure::platform(&e))?;
+            last = history.iter().map(|entry| entry.version).fold(last, i64::max);
+        }
+        Ok(last)
     }
 
     async fn history(&mut self) -> Result<Vec<history::Entry>, Failure> {

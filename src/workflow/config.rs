@@ -10,6 +10,8 @@ use turnback_core::recovery::TargetKind;
 pub struct Config {
     /// SQL that builds the known-good database (`psql` runs it: a plain `pg_dump` is fine).
     pub database: PathBuf,
+    /// What the database is called, where the SQL or the migration depends on it.
+    pub database_name: Option<String>,
     /// The migration to try and to turn back.
     pub migration: PathBuf,
     /// By what the restore finds its way back.
@@ -24,7 +26,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {source}; name another file with --config, or write one with `database:` and `migration:`")]
     Read {
         /// The file.
         path: String,
@@ -40,7 +42,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A file that it names is not there.
-    #[error("{path}: `{key}` names {file}, which is not there")]
+    #[error("{path}: `{key}` names {file}, which is not there: paths are relative to the file itself")]
     Missing {
         /// The file.
         path: String,
@@ -55,6 +57,7 @@ pub enum ConfigError {
 #[serde(deny_unknown_fields)]
 struct Raw {
     database: PathBuf,
+    database_name: Option<String>,
     migration: PathBuf,
     #[serde(default)]
     target: RawTarget,
@@ -107,8 +110,12 @@ impl Config {
                 text.parse().map_err(|_| format!("`{key}: {text}` is not a length of time: write for example `5 minutes`"))?;
             Duration::try_from(length).map(Some).map_err(|_| format!("`{key}: {text}` lies in the past"))
         };
+        if let Some(name) = &raw.database_name {
+            super::platform::check_database_name(name).map_err(|why| format!("`database_name: {name}` {why}"))?;
+        }
         Ok(Self {
             database: base.join(raw.database),
+            database_name: raw.database_name,
             migration: base.join(raw.migration),
             target: match raw.target {
                 RawTarget::Time => TargetKind::Time,
@@ -155,6 +162,8 @@ mod tests {
             ("database: a\nmigration: b\ntarget: tomorrow\n", "line 3"),
             ("database: a\nmigration: b\nrto: soon\n", "soon"),
             ("database: a\n", "migration"),
+            ("database: a\nmigration: b\ndatabase_name: postgres\n", "already"),
+            ("database: a\nmigration: b\ndatabase_name: ''\n", "at least one"),
         ] {
             let message = parse(text).unwrap_err();
             assert!(message.contains(needle), "{text:?}: {message}");

@@ -3,7 +3,7 @@
 use super::{Config, Failure, On, Outcome};
 use crate::clock;
 use crate::evidence::{EvidenceError, Package};
-use crate::platform::local::{WorkDir, WorkDirError};
+use crate::platform::local::{Programs, WorkDir, WorkDirError};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,6 +52,8 @@ pub struct Drill {
     phase_begun: Instant,
     pub(super) stage: Option<super::platform::Stage>,
     pub(super) known_good: BTreeMap<String, super::known_good::KnownGood>,
+    /// What the platform's database is to be called, where the scenario says.
+    pub(super) database_name: Option<String>,
     pub(super) change: Option<super::change::Deployed>,
     pub(super) reverted: Option<super::revert::Reverted>,
     pub(super) faults: super::faults::Faults,
@@ -83,43 +85,10 @@ impl Drill {
                 return Err(error.into());
             }
         };
-        let run = Run {
-            id,
-            nonce: uuid::Uuid::new_v4().simple().to_string(),
-            turnback: env!("CARGO_PKG_VERSION").to_owned(),
-            command: settings.command.clone(),
-            platform: description.name.to_owned(),
-            platform_note: description.note,
-            actor: actor(),
-            started,
-            ended: started,
-            wall_ms: 0,
-        };
-        let mut toolchain = vec![Tool { name: "turnback".into(), version: env!("CARGO_PKG_VERSION").into() }];
-        toolchain.extend(description.tools);
         let mut limits = description.limits;
         limits.push("tables' physical layout, planner statistics, roles and tablespaces were not compared".into());
-        let record = DrillRecord {
-            run,
-            scenario,
-            toolchain,
-            phases: Vec::new(),
-            backups: Vec::new(),
-            recovery_points: Vec::new(),
-            changes: Vec::new(),
-            reverts: Vec::new(),
-            restores: Vec::new(),
-            comparisons: Vec::new(),
-            objectives: Default::default(),
-            checks: Vec::new(),
-            incidents: Vec::new(),
-            verdict: None,
-            faults: Vec::new(),
-            not_exercised: Vec::new(),
-            limits,
-            cleanup: Default::default(),
-            redactions: 0,
-        };
+        let run = run(id, started, &settings.command, description.name, description.note);
+        let record = DrillRecord::begun(run, scenario, toolchain(description.tools), limits);
         let mut drill = Self {
             settings,
             workdir: Some(workdir),
@@ -130,6 +99,7 @@ impl Drill {
             phase_begun: Instant::now(),
             stage: None,
             known_good: BTreeMap::new(),
+            database_name: None,
             change: None,
             reverted: None,
             faults: Default::default(),
@@ -220,9 +190,7 @@ impl Drill {
 
     pub(super) fn check(&mut self, check: Check) -> bool {
         self.journal("check", json!(check));
-        let passed = check.passed();
-        self.record.checks.push(check);
-        passed
+        self.record.take(check)
     }
 
     /// Records a check and turns a failed one into the step's failure.
@@ -256,7 +224,38 @@ pub(super) fn ms(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn actor() -> String {
+/// Which drill this is: the facts that every kind of drill on this machine shares.
+pub(super) fn run(id: String, started: jiff::Timestamp, command: &str, platform: &str, platform_note: String) -> Run {
+    Run {
+        id,
+        nonce: uuid::Uuid::new_v4().simple().to_string(),
+        turnback: env!("CARGO_PKG_VERSION").to_owned(),
+        command: command.to_owned(),
+        platform: platform.to_owned(),
+        platform_note,
+        actor: actor(),
+        started,
+        ended: started,
+        wall_ms: 0,
+    }
+}
+
+/// This program, and what the platform is made of.
+pub(super) fn toolchain(platform: Vec<Tool>) -> Vec<Tool> {
+    let mut tools = vec![Tool { name: "turnback".into(), version: env!("CARGO_PKG_VERSION").into() }];
+    tools.extend(platform);
+    tools
+}
+
+/// The programs that a drill on this machine uses.
+pub(super) fn local_tools(programs: &Programs) -> Vec<Tool> {
+    vec![
+        Tool { name: "PostgreSQL".into(), version: programs.version.clone() },
+        Tool { name: "operating system".into(), version: operating_system() },
+    ]
+}
+
+fn actor() -> String {
     let user = std::env::var("USER")
         .or_else(|_| std::env::var("LOGNAME"))
         .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
@@ -264,7 +263,7 @@ pub(super) fn actor() -> String {
     format!("{user}@{host}")
 }
 
-pub(super) fn operating_system() -> String {
+fn operating_system() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"').to_owned());
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();

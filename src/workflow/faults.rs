@@ -50,10 +50,7 @@ impl Faults {
 impl Drill {
     /// What was checked on the restored server before something changed there says nothing about it any more.
     pub(super) fn outdate(&mut self) {
-        let stale = |check: &Check| {
-            let about_the_restored = [CheckId::SchemaEqual, CheckId::DataEqual, CheckId::ChangeNotInHistory, CheckId::ApplicationHealthy];
-            check.passed() && about_the_restored.contains(&check.id)
-        };
+        let stale = |check: &Check| check.passed() && CheckId::OF_THE_RESTORED.contains(&check.id);
         let names: Vec<_> = self.record.checks.iter().filter(|check| stale(check)).map(|check| check.id.name()).collect();
         if !names.is_empty() {
             self.journal("checks-outdated", json!({ "checks": names }));

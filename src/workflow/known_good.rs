@@ -29,7 +29,7 @@ impl Drill {
             Some(file) => format!("{file} is damaged: {}", verification.output),
             None => verification.output.clone(),
         };
-        self.require(Check::observed(CheckId::BackupVerified, verification.ok, "every file as its manifest says", actual.trim()))?;
+        self.require_verified(&backup.id, verification.ok, &actual)?;
         Ok(format!("backup “{}”: {}", backup.id, verification.output.trim()))
     }
 
@@ -73,12 +73,7 @@ impl Drill {
         if let (Some(backup), Some(verification)) = (unverified, verified) {
             let verification = verification?;
             self.record_backup(&backup, Some(verification.ok), &verification.output);
-            self.require(Check::observed(
-                CheckId::BackupVerified,
-                verification.ok,
-                "every file as its manifest says",
-                verification.output.trim(),
-            ))?;
+            self.require_verified(&backup.id, verification.ok, &verification.output)?;
         }
         let snapshot = recorded.known_good;
         let point = recorded.point;
@@ -105,6 +100,11 @@ impl Drill {
         );
         self.known_good.insert(name.to_owned(), KnownGood { point, snapshot, version });
         Ok(seen)
+    }
+
+    fn require_verified(&mut self, backup: &str, ok: bool, seen: &str) -> Result<(), Failure> {
+        let seen = format!("“{backup}”: {}", seen.trim());
+        self.require(Check::observed(CheckId::BackupVerified, ok, "every file as its manifest says", seen))
     }
 
     pub(super) fn known(&self, name: &str) -> Result<&KnownGood, Failure> {

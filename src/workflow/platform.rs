@@ -252,7 +252,35 @@ pub(super) fn shipped_migration(name: &str) -> Result<String, Failure> {
     })
 }
 
+/// Whether a platform's database can have this name.
+///
+/// # Errors
+/// Why not, in words that follow the name.
+pub fn check_database_name(name: &str) -> Result<(), &'static str> {
+    match name {
+        "" => Err("is no name: write at least one character"),
+        "postgres" | "template0" | "template1" => Err("is a database that every server has already: choose another name"),
+        _ if name.contains('\0') => Err("holds a zero byte: leave it out"),
+        // PostgreSQL would cut it off in silence.
+        _ if name.len() > 63 => Err("is longer than PostgreSQL's 63 bytes: shorten it"),
+        _ => Ok(()),
+    }
+}
+
 impl Drill {
+    /// Names the database of the platform that is brought up next.
+    pub fn name_database(&mut self, name: &str) -> Outcome {
+        self.enter(Phase::Platform);
+        if self.stage.is_some() {
+            return Err(Failure::order(
+                "the platform has its database already: name it in a step before the one that brings the platform up",
+            ));
+        }
+        check_database_name(name).map_err(|why| Failure::expectation(format!("“{name}” {why}")))?;
+        self.database_name = Some(name.to_owned());
+        Ok(String::new())
+    }
+
     /// Brings up the platform: a PostgreSQL primary with its WAL archive, the Git repository, who applies it and, for the sample application's
     /// database, the application itself.
     pub async fn bring_up(&mut self, source: DatabaseSource) -> Outcome {
@@ -260,15 +288,24 @@ impl Drill {
         if self.stage.is_some() {
             return Err(Failure::order("this scenario has a platform already"));
         }
+        let mut database = self.database_name.clone();
         let source = match source {
             DatabaseSource::Configured => match &self.settings.config {
-                Some(config) => DatabaseSource::File(config.database.clone()),
+                Some(config) => {
+                    database = database.or_else(|| config.database_name.clone());
+                    DatabaseSource::File(config.database.clone())
+                }
                 None => return Err(Failure::expectation("there is no turnback.yaml here: write one with `database:` and `migration:`")),
             },
             other => other,
         };
+        if let (DatabaseSource::SampleApplication, Some(name)) = (&source, &database) {
+            return Err(Failure::expectation(format!(
+                "the sample application's database is called orders, not “{name}”: leave the name out"
+            )));
+        }
         let up = match self.settings.on.clone() {
-            On::Local(settings) => local::up(self, &settings, &source).await?,
+            On::Local(settings) => local::up(self, &settings, &source, database).await?,
         };
         for backup in &up.backups {
             self.record_backup(backup, None, "not verified yet");

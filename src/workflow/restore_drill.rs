@@ -6,7 +6,7 @@ mod prepare;
 
 pub use prepare::{PrepareError, Prepared, Sources, prepare};
 
-use super::drill::{StartError, actor, ms, operating_system};
+use super::drill::{StartError, local_tools, ms, run, toolchain};
 use super::outcome::chain;
 use super::{Failure, finish::read_end, restore::log_of};
 use crate::clock;
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use turnback_core::drill::{Check, CheckId, DrillKind, Phase, Reason, ReasonCode, verdict_for};
 use turnback_core::evidence::{
-    BackupRecord, ComparisonRecord, DrillRecord, PhaseTime, Reached, RestoreRecord, Run, Scenario, StepRecord, StepStatus, Tool,
+    BackupRecord, ComparisonRecord, DrillRecord, PhaseTime, Reached, RestoreRecord, Scenario, StepRecord, StepStatus,
 };
 use turnback_core::recovery::pg_time;
 
@@ -329,9 +329,7 @@ impl RestoreDrill {
     fn require(&mut self, check: Check) -> Result<(), Failure> {
         self.journal("check", &json!(check));
         let reason = Reason::new(check.id.reason(), format!("{}: expected {}, found {}", check.id.title(), check.expected, check.actual));
-        let passed = check.passed();
-        self.record.checks.push(check);
-        if passed { Ok(()) } else { Err(Failure::new(reason)) }
+        if self.record.take(check) { Ok(()) } else { Err(Failure::new(reason)) }
     }
 
     fn step<T>(&mut self, phase: Phase, text: &str, begun: Instant, outcome: Result<T, Failure>) -> Result<T, Failure> {
@@ -405,7 +403,6 @@ fn blank(prepared: &Prepared) -> RestoreRecord {
 }
 
 fn record(settings: &RestoreSettings, prepared: &Prepared, id: String, started: jiff::Timestamp) -> DrillRecord {
-    let version = &settings.programs.version;
     let mut limits = vec![
         "this was a restore drill: no change was made, none reverted, and no application was pointed at the restored server".to_owned(),
         "the restored server ran with its own pg_hba.conf, without archiving, logical replication workers and fsync".to_owned(),
@@ -414,45 +411,13 @@ fn record(settings: &RestoreSettings, prepared: &Prepared, id: String, started: 
     if prepared.baseline.is_none() {
         limits.push("nothing was compared: no baseline was given".to_owned());
     }
-    DrillRecord {
-        run: Run {
-            id,
-            nonce: uuid::Uuid::new_v4().simple().to_string(),
-            turnback: env!("CARGO_PKG_VERSION").to_owned(),
-            command: settings.command.clone(),
-            platform: "local".to_owned(),
-            platform_note: format!("a restore drill: an existing base backup and WAL archive, restored on a scratch PostgreSQL {version}"),
-            actor: actor(),
-            started,
-            ended: started,
-            wall_ms: 0,
-        },
-        scenario: Scenario {
-            feature: "Restore drill".into(),
-            file: "turnback restore".into(),
-            name: format!("restore drill to {}", prepared.plan.target),
-            steps: Vec::new(),
-        },
-        toolchain: vec![
-            Tool { name: "turnback".into(), version: env!("CARGO_PKG_VERSION").into() },
-            Tool { name: "PostgreSQL".into(), version: version.clone() },
-            Tool { name: "operating system".into(), version: operating_system() },
-        ],
-        phases: Vec::new(),
-        backups: Vec::new(),
-        recovery_points: Vec::new(),
-        changes: Vec::new(),
-        reverts: Vec::new(),
-        restores: Vec::new(),
-        comparisons: Vec::new(),
-        objectives: Default::default(),
-        checks: Vec::new(),
-        incidents: Vec::new(),
-        verdict: None,
-        faults: Vec::new(),
-        not_exercised: Vec::new(),
-        limits,
-        cleanup: Default::default(),
-        redactions: 0,
-    }
+    let scenario = Scenario {
+        feature: "Restore drill".into(),
+        file: "turnback restore".into(),
+        name: format!("restore drill to {}", prepared.plan.target),
+        steps: Vec::new(),
+    };
+    let note =
+        format!("a restore drill: an existing base backup and WAL archive, restored on a scratch PostgreSQL {}", settings.programs.version);
+    DrillRecord::begun(run(id, started, &settings.command, "local", note), scenario, toolchain(local_tools(&settings.programs)), limits)
 }

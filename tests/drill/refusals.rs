@@ -18,7 +18,16 @@ fn feature_files_that_would_prove_nothing_are_refused() {
         (usual.text().replace("Then replay", "Thne replay"), 2, "misspelt-keyword", "Thne"),
         (usual.text().replace("Scenario:", "Scenari:"), 2, "misspelt-keyword", "Scenari"),
         (usual.clone().instead("replay stopped", "Then replay halted exactly there").text(), 2, "undefined-step", "replay halted"),
-        (usual.clone().instead("replay stopped", "When replay stopped exactly there").text(), 2, "undefined-step", "Then replay stopped"),
+        (usual.clone().instead("replay stopped", "When replay stopped exactly there").text(), 2, "wrong-keyword", "is a Then step"),
+        (usual.clone().instead("replay stopped", "Tehn replay stopped exactly there").text(), 2, "misspelt-keyword", "“Then”"),
+        (
+            usual.clone().instead("is restored to", "When the database is restored to \"god\" by time").text(),
+            2,
+            "unknown-recovery-point",
+            "“good”",
+        ),
+        (usual.clone().last("Then schema and data equal \"other\", exactly").text(), 2, "unknown-recovery-point", ":31:32: "),
+        (usual.text().replacen("\"\"\"\n    Given", "\n    Given", 1), 2, "unclosed-text", "drill.feature:5:5"),
         ("Feature: nothing in it\n".to_owned(), 4, "no-scenario", "drill.feature:1:1"),
         ("Feature: a\n\n  Scenario: nothing in it\n".to_owned(), 2, "empty-scenario", "nothing in it"),
         (String::new(), 4, "empty-file", "drill.feature:1:1"),
@@ -156,4 +165,58 @@ fn a_work_directory_that_is_not_ours_is_named_and_not_touched() {
     place.write("w", "precious");
     place.run(&["deleted_rows"]).refused(2, &["it is a file", "--work"]);
     assert_eq!(std::fs::read_to_string(place.work()).unwrap(), "precious");
+}
+
+/// What a machine reads when nothing was started: one document on standard output, nothing else there, and the exit status in it.
+#[test]
+fn a_machine_gets_one_document_also_when_nothing_was_started() {
+    let place = Place::new();
+    place.write("w", "a file where the work directory should be");
+    let own = Place::new();
+    own.write("turnback.yaml", "database: nothere.sql\nmigration: harm.sql\n");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let good = Place::new();
+    let written = |text: &str| good.write("drill.feature", text).to_str().unwrap().to_owned();
+    let (empty, wrong) = (written(""), good.write("wrong.feature", "Feature: a\n  Scenario: b\n    Given rain\n"));
+    for (place, args, exit, code, named) in [
+        (&place, vec!["run", "deleted_rows"], 2, "work-directory", "--work"),
+        (&own, vec!["run"], 2, "configuration", "nothere.sql"),
+        (&good, vec!["run", "own_database"], 2, "configuration", "--config"),
+        (&good, vec!["run", "nothere"], 2, "feature", "nothere"),
+        (&good, vec!["plan", "nothere"], 2, "feature", "nothere"),
+        (&good, vec!["lint", "nothere"], 2, "feature", "nothere"),
+        (&good, vec!["run", &empty], 4, "no-scenario", "empty"),
+        (&good, vec!["run", wrong.to_str().unwrap()], 2, "lint", "undefined-step"),
+        (&good, vec!["plan", wrong.to_str().unwrap()], 2, "lint", "wrong.feature:3:5"),
+        (&good, vec!["run", "--port", &port], 2, "preflight", "--port"),
+        (&good, vec!["run", "--pg-bin", "nowhere"], 2, "preflight", "nowhere"),
+        (&good, vec!["run", "--evidence", "/proc/nowhere"], 2, "evidence-directory", "/proc/nowhere"),
+        (&good, vec!["restore", "--backup", "nowhere", "--wal-archive", "."], 2, "no-such-directory", "pg_basebackup"),
+        (&good, vec!["restore", "--backup", ".", "--wal-archive", ".", "--baseline", "none"], 2, "baseline-unusable", "turnback snapshot"),
+        (&good, vec!["snapshot", "mysql://x", "--out", "o"], 2, "database", "postgresql://"),
+        (&good, vec!["compare", "nothere", "nothere"], 2, "database", "nothere"),
+        (&place, vec!["clean"], 2, "work-directory", "it is a file"),
+    ] {
+        let output = place.command().args(&args).arg("--json").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let document: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{args:?}: {error}: {said:?}"));
+        let refused = &document["refused"];
+        assert_eq!(
+            (output.status.code(), &document["exit"], &refused["code"]),
+            (Some(exit), &exit.into(), &code.into()),
+            "{args:?}: {said}"
+        );
+        assert!(refused["message"].as_str().unwrap().contains(named), "{args:?}: {said}");
+        assert!(refused["remedy"].as_str().is_some_and(|remedy| remedy.len() > 10), "{args:?}: {said}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+        // Without --json the same is for people, and standard output stays empty.
+        let output = place.command().args(&args).output().unwrap();
+        assert!(output.status.code() == Some(exit) && output.stderr.len() > 10, "{args:?}");
+        assert!(args[0] == "lint" || output.stdout.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+    // What the argument parser refuses has no document.
+    let output = good.command().args(["run", "--json", "--no-such-option"]).output().unwrap();
+    assert!(output.status.code() == Some(2) && output.stdout.is_empty() && !output.stderr.is_empty());
+    good.assert_nothing_left();
 }

@@ -75,6 +75,50 @@ fn a_database_that_cannot_be_loaded_is_not_held_against_the_release() {
     place.assert_nothing_left();
 }
 
+/// Names that need quotes, in the language of the scenario and in SQL.
+const ODD_DATABASES: [(&str, &str); 3] =
+    [(r#"My \"own\" Datenbänk"#, r#"My "own" Datenbänk"#), ("it's %s & $1; 日本 🦀", "it's %s & $1; 日本 🦀"), ("select", "select")];
+
+/// Harm that also names the database itself, so that it fails where the name is another.
+fn harm_naming(database: &str) -> String {
+    format!("{HARM}\nCOMMENT ON DATABASE \"{}\" IS 'harmed';", database.replace('"', "\"\""))
+}
+
+fn recorded_database(place: &Place, point: &str) -> serde_json::Value {
+    let file = place.package().unwrap().join("snapshots").join(point).join("snapshot.json");
+    let snapshot: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    snapshot["content"]["server"]["database"].clone()
+}
+
+#[test]
+fn a_database_can_have_a_name_of_ones_own() {
+    for (written, name) in ODD_DATABASES {
+        let place = Place::new();
+        let named = format!("Given the database is named \"{written}\"");
+        place.drill(&Scenario::own(SHOP, &harm_naming(name)).before("a platform with", &named)).goes();
+        assert_eq!(recorded_database(&place, "good"), name);
+        place.assert_nothing_left();
+    }
+    let (_, name) = ODD_DATABASES[0];
+    let place = Place::new();
+    place.write("shop.sql", SHOP);
+    place.write("harm.sql", harm_naming(name));
+    place.write("turnback.yaml", format!("database: shop.sql\nmigration: harm.sql\ndatabase_name: '{name}'\n"));
+    place.run(&[]).goes();
+    assert_eq!(recorded_database(&place, "before-the-migration"), name);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_name_that_no_database_can_have_is_refused() {
+    let long = "ü".repeat(32);
+    for (name, why) in [("postgres", "already"), (long.as_str(), "63 bytes")] {
+        let place = Place::new();
+        let named = format!("Given the database is named \"{name}\"");
+        place.drill(&Scenario::shop().before("a platform with", &named)).refused(2, &["impossible-name", name, why]);
+    }
+}
+
 #[test]
 fn odd_names_work_everywhere() {
     let long = "l".repeat(63);

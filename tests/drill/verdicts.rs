@@ -152,7 +152,10 @@ fn a_drill_that_leaves_out_what_counts_is_never_go() {
         ("schema and data equal", "data-equal"),
         ("is not in the migration history", "change-not-in-history"),
     ] {
-        drill(&Scenario::shop().without(left_out)).1.inconclusive("check-not-run", &[missing]);
+        let (_, ran) = drill(&Scenario::shop().without(left_out));
+        ran.inconclusive("check-not-run", &[missing]);
+        // It was known before anything started.
+        assert!(ran.err.contains("can never be GO, at best INCONCLUSIVE (check-not-run)") && ran.err.contains(missing), "{}", ran.err);
     }
     let mut nothing_restored = Scenario::shop();
     for step in ["is restored to", "replay stopped", "on a new timeline", "schema and data equal", "is not in the migration history"] {
@@ -211,6 +214,54 @@ fn a_full_disk_says_nothing_about_the_release() {
 fn the_usual_drill_on_a_database_of_ones_own_goes() {
     let (_, ran) = drill(&Scenario::own(SHOP, HARM));
     ran.goes();
+    assert!(!ran.err.contains("never be GO"), "{}", ran.err);
+}
+
+#[test]
+fn every_check_stands_once_in_the_evidence() {
+    let place = Place::new();
+    let ran = place.run(&["deleted_rows"]);
+    ran.goes();
+    let predicate = &ran.evidence.as_ref().unwrap()["predicate"];
+    let checks = predicate["checks"].as_array().unwrap();
+    let ids: std::collections::BTreeSet<_> = checks.iter().map(|check| check["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), checks.len(), "{checks:#?}");
+    assert_eq!(predicate["passedTests"].as_array().unwrap().len(), ids.len());
+    // Two backups were verified, and both are told.
+    let verified = checks.iter().find(|check| check["id"] == "backup-verified").unwrap()["actual"].as_str().unwrap();
+    assert!(verified.contains("“scheduled”: ") && verified.contains("“fresh-1”: "), "{verified}");
+}
+
+#[test]
+fn the_command_on_record_does_the_same_again() {
+    let place = Place::new();
+    let dir = place.path().join("with a 'blank");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("my drill.feature"), Scenario::shop().text()).unwrap();
+    let mut first = place.command();
+    let status = first.current_dir(&dir).args(["run", "my drill.feature", "--evidence", "../e"]).output().unwrap().status;
+    assert_eq!(status.code(), Some(0));
+    let evidence = std::fs::read(place.package().unwrap().join("evidence.json")).unwrap();
+    let evidence: serde_json::Value = serde_json::from_slice(&evidence).unwrap();
+    let command = evidence["predicate"]["run"]["command"].as_str().unwrap();
+    assert!(command.contains(&format!("TURNBACK_WORK={}", place.work().display())), "{command}");
+    // From elsewhere, and without the environment that the first run had.
+    let again = duct::cmd!("sh", "-c", command).dir("/").env_remove("TURNBACK_WORK").stdout_null().unchecked().run().unwrap();
+    assert_eq!(again.status.code(), Some(0), "{command}");
+    assert_eq!(std::fs::read_dir(place.evidence()).unwrap().count(), 2, "{command}");
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_second_migration_after_a_revert_is_numbered_after_the_first() {
+    let second = "When the migration \"second\" is deployed:\n\"\"\"\nDELETE FROM shop WHERE id = 5;\n\"\"\"";
+    let scenario = Scenario::shop()
+        .before("is restored to", second)
+        .before("is restored to", "Then the change is in the migration history")
+        .before("is restored to", "When the change is reverted in Git")
+        .before("is restored to", "Then exactly the reverting revision is applied")
+        .before("is restored to", "Then the data is still damaged");
+    drill(&scenario).1.goes();
 }
 
 #[test]

@@ -80,6 +80,9 @@ impl CheckId {
         Self::DataEqual,
     ];
 
+    /// What says something about the restored server, and nothing about it any more once something changed there.
+    pub const OF_THE_RESTORED: [Self; 4] = [Self::SchemaEqual, Self::DataEqual, Self::ChangeNotInHistory, Self::ApplicationHealthy];
+
     /// The name used in evidence.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -205,9 +208,42 @@ impl Check {
         self
     }
 
+    /// Makes one check of this and a later one of the same id.
+    pub(crate) fn join(&mut self, later: Self) {
+        let both = |mine: &mut String, theirs: &str| {
+            if mine.as_str() != theirs {
+                *mine = format!("{mine}; {theirs}");
+            }
+        };
+        both(&mut self.expected, &later.expected);
+        both(&mut self.actual, &later.actual);
+        if !later.passed() {
+            self.status = CheckStatus::Failed;
+        }
+        self.file = later.file.or(self.file.take());
+    }
+
     /// Whether it passed.
     #[must_use]
     pub fn passed(&self) -> bool {
         self.status == CheckStatus::Passed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_checks_of_one_id_become_one_that_passed_only_where_both_did() {
+        let check = |passed, actual: &str| Check::observed(CheckId::BackupVerified, passed, "every file whole", actual);
+        for (first, second) in [(true, true), (true, false), (false, true)] {
+            let mut joined = check(first, "“a”: whole");
+            joined.join(check(second, "“b”: whole").shown_in("logs/b.log"));
+            assert_eq!(joined.passed(), first && second);
+            assert_eq!((joined.expected.as_str(), joined.actual.as_str()), ("every file whole", "“a”: whole; “b”: whole"));
+            joined.join(check(true, "“a”: whole; “b”: whole"));
+            assert_eq!((joined.actual.as_str(), joined.file.as_deref()), ("“a”: whole; “b”: whole", Some("logs/b.log")));
+        }
     }
 }

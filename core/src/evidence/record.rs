@@ -31,7 +31,7 @@ pub struct DrillRecord {
     pub comparisons: Vec<ComparisonRecord>,
     /// Recovery time and recovery point, promised and measured.
     pub objectives: Objectives,
-    /// Every check made.
+    /// Every check made, each id once: see [`DrillRecord::take`].
     pub checks: Vec<Check>,
     /// What went wrong outside any check.
     pub incidents: Vec<Reason>,
@@ -51,6 +51,43 @@ pub struct DrillRecord {
 }
 
 impl DrillRecord {
+    /// The record of a drill that begins: nothing has been done or seen yet.
+    #[must_use]
+    pub fn begun(run: Run, scenario: Scenario, toolchain: Vec<Tool>, limits: Vec<String>) -> Self {
+        Self {
+            run,
+            scenario,
+            toolchain,
+            phases: Vec::new(),
+            backups: Vec::new(),
+            recovery_points: Vec::new(),
+            changes: Vec::new(),
+            reverts: Vec::new(),
+            restores: Vec::new(),
+            comparisons: Vec::new(),
+            objectives: Objectives::default(),
+            checks: Vec::new(),
+            incidents: Vec::new(),
+            verdict: None,
+            faults: Vec::new(),
+            not_exercised: Vec::new(),
+            limits,
+            cleanup: Cleanup::default(),
+            redactions: 0,
+        }
+    }
+
+    /// Takes in a check and says whether it passed. Each id stands once in the record: where the same is checked again (two backups, say),
+    /// both become one check that passed only where both did and tells what was seen each time.
+    pub fn take(&mut self, check: Check) -> bool {
+        let passed = check.passed();
+        match self.checks.iter_mut().find(|known| known.id == check.id) {
+            Some(known) => known.join(check),
+            None => self.checks.push(check),
+        }
+        passed
+    }
+
     /// The verdict; a drill that ended before one was drawn is INCONCLUSIVE, whatever its checks say so far.
     #[must_use]
     pub fn decided(&self) -> Verdict {

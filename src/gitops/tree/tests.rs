@@ -23,7 +23,7 @@ fn the_shipped_migrations_are_written_by_the_same_function() {
     for name in ["create_orders", "seed_catalogue"] {
         let number = listed_migrations(&kustomization).unwrap().len() + 1;
         let sql = std::str::from_utf8(shipped(&format!("{MIGRATIONS}/{number:04}_{name}.sql"))).unwrap();
-        let added = add_migration(&kustomization, name, sql).unwrap();
+        let added = add_migration(&kustomization, name, sql, 0).unwrap();
         for change in &added.changes {
             let expected = text_of(change);
             // Set the variable to write the files anew after the form has changed.
@@ -43,7 +43,7 @@ fn the_shipped_migrations_are_written_by_the_same_function() {
 
 #[test]
 fn a_migration_is_numbered_after_those_listed_and_comes_with_its_job() {
-    let added = add_migration(shipped(&migrations_kustomization()), "drop_label", "ALTER TABLE dummy DROP COLUMN label;\n").unwrap();
+    let added = add_migration(shipped(&migrations_kustomization()), "drop_label", "ALTER TABLE dummy DROP COLUMN label;\n", 0).unwrap();
     assert_eq!((added.migration.version, added.migration.name.as_str()), (3, "0003_drop_label"));
     let all: Vec<String> = added.changes.iter().map(|c| format!("=== {}\n{}", c.path(), text_of(c))).collect();
     insta::assert_snapshot!(all.join("\n"));
@@ -51,7 +51,7 @@ fn a_migration_is_numbered_after_those_listed_and_comes_with_its_job() {
 
 #[test]
 fn other_sql_gives_another_job() {
-    let job = |sql: &str| add_migration(EMPTY, "same", sql).unwrap().migration.job;
+    let job = |sql: &str| add_migration(EMPTY, "same", sql, 0).unwrap().migration.job;
     assert_ne!(job("SELECT 1;\n"), job("SELECT 2;\n"));
     assert_eq!(job("SELECT 1;\n"), job("SELECT 1;\n"));
 }
@@ -67,7 +67,7 @@ fn a_migration_without_its_job_is_refused() {
 #[test]
 fn names_that_leave_the_directory_are_refused() {
     for name in ["", "../x", "Drop", "a b", "x.sql", "ü"] {
-        assert!(matches!(add_migration(EMPTY, name, "SELECT 1;"), Err(TreeError::Name { .. })), "{name:?}");
+        assert!(matches!(add_migration(EMPTY, name, "SELECT 1;", 0), Err(TreeError::Name { .. })), "{name:?}");
     }
     let outside = b"configMapGenerator:\n  - name: orders-migration-0001\n    files: [../../0001_a.sql]\n";
     assert!(matches!(listed_migrations(outside), Err(TreeError::Name { .. })));
@@ -147,4 +147,12 @@ fn yaml_that_cannot_be_used_is_named_with_its_place() {
     assert!(yaml::read::<Value>("deep.yaml", deep.as_bytes()).is_err());
     let marked = [b"\xef\xbb\xbf".as_slice(), shipped(RELEASE)].concat();
     assert_eq!(release(&marked), release(shipped(RELEASE)));
+}
+
+#[test]
+fn a_number_that_a_database_has_seen_is_not_given_again() {
+    let number = |last| add_migration(EMPTY, "next", "SELECT 1;", last).unwrap().migration.version;
+    assert_eq!([number(-1), number(0), number(7), number(20_261_121_093_000)], [1, 1, 8, 20_261_121_093_001]);
+    let listed = add_migration(shipped(&migrations_kustomization()), "next", "SELECT 1;", 1).unwrap().migration.version;
+    assert!(listed > 2, "what the tree lists counts too: {listed}");
 }

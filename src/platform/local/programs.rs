@@ -5,10 +5,11 @@
 use super::Account;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The environment variable that names the directory of PostgreSQL's programs.
 pub const BIN_VARIABLE: &str = "TURNBACK_PG_BIN";
@@ -187,6 +188,51 @@ impl Programs {
         Self::ended(program.to_owned(), expression, limit).await
     }
 
+    /// Runs a program and hands over what it prints line by line, until `line` returns `false` or the program ends; its output is never held
+    /// as a whole. Its complaints and its exit status are not looked at. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// [`ProgramsError`] where it cannot be started or does not end in time.
+    pub(crate) async fn scan<T: Send + 'static>(
+        &self,
+        account: &Account,
+        program: &str,
+        args: &[OsString],
+        limit: Duration,
+        mut state: T,
+        line: impl Fn(&mut T, &str) -> bool + Send + 'static,
+    ) -> Result<T, ProgramsError> {
+        let name = program.to_owned();
+        let failed = |program: &str| {
+            let program = program.to_owned();
+            move |source| ProgramsError::NotRun { program, source }
+        };
+        let expression = self.command(account, program, args).stderr_null().unchecked();
+        let reader = Arc::new(expression.reader().map_err(failed(program))?);
+        let _guard = ReaderKilledOnDrop(Arc::clone(&reader));
+        let work = move || {
+            let begun = Instant::now();
+            let mut lines = BufReader::new(&*reader);
+            let mut text = Vec::new();
+            loop {
+                text.clear();
+                if lines.read_until(b'\n', &mut text).map_err(failed(&name))? == 0
+                    || !line(&mut state, String::from_utf8_lossy(&text).trim_end_matches('\n'))
+                {
+                    break;
+                }
+                if begun.elapsed() > limit {
+                    return Err(ProgramsError::TimedOut { program: name, limit });
+                }
+            }
+            Ok(state)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(ended) => ended,
+            Err(join) => Err(failed(program)(std::io::Error::other(join))),
+        }
+    }
+
     async fn ended(program: String, expression: duct::Expression, limit: Duration) -> Result<Ended, ProgramsError> {
         let name = program.clone();
         let failed = |source| ProgramsError::NotRun { program: program.clone(), source };
@@ -229,6 +275,15 @@ impl Drop for KilledOnDrop {
                 let _ended_meanwhile = kill_process_group(group, Signal::KILL);
             }
         }
+    }
+}
+
+/// Nobody reads on: the program ends.
+struct ReaderKilledOnDrop(Arc<duct::ReaderHandle>);
+
+impl Drop for ReaderKilledOnDrop {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
     }
 }
 

@@ -5,7 +5,7 @@
 use super::programs::NEEDED;
 use super::workdir::{LOCK_FILE, Lock, OWNER_FILE, Owner, PROCESSES_FILE, Process, WorkDirError, check_root, io, remove_tree, start_ticks};
 use crate::wait::{Poll, Wait, WaitError};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -213,9 +213,56 @@ fn data_dirs(dir: &Path, depth: usize) -> Vec<PathBuf> {
     found
 }
 
-/// Ends one process with its signal, or with SIGKILL where that does not help.
+/// Ends one process with its signal, or with SIGKILL where that does not help, and then what it had started in a process group of its own: a
+/// child of `initdb` names neither the directory nor the drill.
 async fn end(pid: u32, first: Signal, dir: &Path) -> Result<String, String> {
     let name = format!("process {pid} of {}", dir.display());
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let postgresql = program.file_name().and_then(std::ffi::OsStr::to_str).is_some_and(|name| NEEDED.contains(&name));
+    let leads = stat(pid).filter(|stat| postgresql && stat.group == pid);
+    let ended = end_one(pid, first, &name).await?;
+    if let (Some(leader), Some(group)) = (leads, Pid::from_raw(pid.cast_signed())) {
+        let gone = Wait::new(format!("what {name} had started ends"), END_LIMIT)
+            .every(Duration::from_millis(2))
+            .until(async || {
+                let left = members(&leader);
+                if left > 0 {
+                    let _ended_meanwhile = kill_process_group(group, Signal::KILL);
+                    return Ok::<_, std::convert::Infallible>(Poll::NotYet(format!("{left} of them run")));
+                }
+                Ok(Poll::Ready(()))
+            })
+            .await;
+        gone.map_err(|error| error.to_string())?;
+    }
+    Ok(ended)
+}
+
+/// What the kernel says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stat {
+    zombie: bool,
+    group: u32,
+    session: u32,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; behind its last parenthesis come state, parent, group and session.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    Some(Stat { zombie: state.starts_with('Z'), group: fields.nth(1)?.parse().ok()?, session: fields.next()?.parse().ok()? })
+}
+
+/// How many processes of a group run whose leader was this. While one of them does, no other process can get the group's number.
+fn members(leader: &Stat) -> usize {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats = entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?));
+    stats.filter(|stat| !stat.zombie && stat.group == leader.group && stat.session == leader.session).count()
+}
+
+async fn end_one(pid: u32, first: Signal, name: &str) -> Result<String, String> {
+    let name = name.to_owned();
     let raw = Pid::from_raw(pid.cast_signed()).ok_or_else(|| format!("{name}: not a process id"))?;
     let Some(started) = start_ticks(pid) else { return Ok(name) };
     for signal in [first, Signal::KILL] {
@@ -226,10 +273,8 @@ async fn end(pid: u32, first: Signal, dir: &Path) -> Result<String, String> {
         }
         let gone = Wait::new(format!("{name} ends"), END_LIMIT)
             .until(async || {
-                let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
                 // A zombie has ended; whoever started it has only not looked yet.
-                let ended =
-                    start_ticks(pid) != Some(started) || state.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+                let ended = start_ticks(pid) != Some(started) || stat(pid).is_none_or(|stat| stat.zombie);
                 Ok::<_, std::convert::Infallible>(if ended { Poll::Ready(()) } else { Poll::NotYet("it runs".to_owned()) })
             })
             .await;
@@ -240,4 +285,37 @@ async fn end(pid: u32, first: Signal, dir: &Path) -> Result<String, String> {
         }
     }
     Err(format!("{name}: it does not end, not even by SIGKILL"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt as _;
+
+    /// `initdb` starts programs that name neither the drill nor its directory; they must not outlive it.
+    #[tokio::test]
+    async fn what_a_program_had_started_ends_with_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("r1");
+        std::fs::create_dir(&dir).unwrap();
+        let owner = Owner { run: "killed".into(), pid: 1, start_ticks: None, created: jiff::Timestamp::UNIX_EPOCH };
+        std::fs::write(dir.join(OWNER_FILE), serde_json::to_vec(&owner).unwrap()).unwrap();
+        // A program called initdb that was told of the directory, and a child of it that was not.
+        let initdb = root.path().join("initdb");
+        std::fs::copy("/bin/sh", &initdb).unwrap();
+        let script = "sleep 1000 & echo $!; wait";
+        let expression = duct::cmd(&initdb, ["-c", script, dir.to_str().unwrap()]).dir("/").before_spawn(|command| {
+            command.process_group(0);
+            Ok(())
+        });
+        let reader = expression.unchecked().reader().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(&reader), &mut line).unwrap();
+        let child: u32 = line.trim().parse().unwrap();
+        assert!(stat(child).is_some_and(|stat| !stat.zombie), "the child does not run");
+
+        let report = clean(root.path()).await.unwrap();
+        assert!(stat(child).is_none_or(|stat| stat.zombie), "the child outlived clean: {report:?}");
+        assert!(report.left.is_empty() && !dir.exists(), "{report:?}");
+    }
 }

@@ -12,7 +12,7 @@ use crate::platform::local::{
     base_backup, lost_commits, restore, verify,
 };
 use crate::recovery::Lost;
-use crate::workflow::drill::{ms, operating_system};
+use crate::workflow::drill::{local_tools, ms};
 use crate::workflow::faults::{self, Harm};
 use crate::workflow::finish::read_end;
 use crate::workflow::outcome::chain;
@@ -25,7 +25,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use turnback_core::drill::{Check, CheckId, ReasonCode};
-use turnback_core::evidence::Tool;
 use turnback_core::recovery::{ArchiveFacts, BaseBackup, Lsn, RecoveryPoint};
 
 /// Free space that a drill on the shipped fixture needs, in bytes: two servers, two backups, and WAL.
@@ -64,10 +63,7 @@ impl LocalSettings {
             note: format!(
                 "a rehearsal: real PostgreSQL {version}, real Git and the real application, with a small reconciler in place of Flux and no Kubernetes"
             ),
-            tools: vec![
-                Tool { name: "PostgreSQL".into(), version: version.clone() },
-                Tool { name: "operating system".into(), version: operating_system() },
-            ],
+            tools: local_tools(&self.programs),
             limits: vec![
                 "Flux, CloudNativePG, Kubernetes and the object store were not exercised: a small reconciler applied the Git tree and the WAL archive is a directory".into(),
                 "the servers ran with fsync off, because they are thrown away: durability against a crash of the machine was not tested".into(),
@@ -102,7 +98,12 @@ fn address(server: &Server, database: &str) -> Address {
     Address::socket(&server.options().socket_dir, server.options().port, SUPERUSER, database)
 }
 
-pub(super) async fn up(drill: &mut Drill, settings: &LocalSettings, source: &DatabaseSource) -> Result<Up, Failure> {
+pub(super) async fn up(
+    drill: &mut Drill,
+    settings: &LocalSettings,
+    source: &DatabaseSource,
+    database: Option<String>,
+) -> Result<Up, Failure> {
     let with_application = matches!(source, DatabaseSource::SampleApplication);
     let dir = drill.dir()?;
     let sockets = drill.workdir.as_ref().map_or_else(|| dir.join("s"), |work| work.sockets());
@@ -115,7 +116,7 @@ pub(super) async fn up(drill: &mut Drill, settings: &LocalSettings, source: &Dat
     let mut primary = Server::init(&programs, &account, &dir.join("primary"), options, Some(&archive)).await.map_err(|e| platform(&e))?;
     primary.start().await.map_err(|e| platform(&e))?;
     drill.journal("server-started", json!({ "server": "primary", "pid": primary.pid() }));
-    let database = if with_application { "orders" } else { "app" }.to_owned();
+    let database = database.unwrap_or_else(|| if with_application { "orders" } else { "app" }.to_owned());
     name_database(&address(&primary, MAINTENANCE), &database).await?;
 
     let repository = Repository::create(&dir.join("repository.git"), &gitops::TREE, clock::now()).map_err(|e| platform(&e))?;

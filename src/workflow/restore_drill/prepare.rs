@@ -3,10 +3,10 @@
 //! It only reads.
 
 use crate::database::{DatabaseError, Snapshot};
-use crate::platform::local::{Archive, FoundBackup, FoundError, Programs, find_backup, reach};
+use crate::platform::local::{Archive, FoundBackup, FoundError, Programs, Sought, find_backup, reach, seek};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use turnback_core::recovery::{Lsn, RecoveryTarget, Refusal, RestorePlan, Target, plan};
+use turnback_core::recovery::{Lsn, RecoveryTarget, Refusal, RestorePlan, Target, pg_time, plan};
 
 /// What a restore drill is given to work on.
 #[derive(Clone, Debug)]
@@ -45,8 +45,16 @@ pub enum PrepareError {
     #[error(transparent)]
     Found(#[from] FoundError),
     /// The baseline cannot be used.
-    #[error("the baseline: {0}")]
-    Baseline(#[from] DatabaseError),
+    #[error(
+        "the baseline {path} cannot be used: {source}; name the directory that `turnback snapshot` wrote, or record one with `turnback snapshot URL --out DIR`",
+        path = path.display()
+    )]
+    Baseline {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        source: DatabaseError,
+    },
     /// The target cannot be reached.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -55,11 +63,26 @@ pub enum PrepareError {
         "there is no recovery target: name one with --target (time=…, lsn=…, xid=…, name=… or immediate), or a --baseline, whose own position is then the target"
     )]
     NoTarget,
+    /// A transaction or a restore point that is nowhere in the archived WAL.
+    #[error(
+        "the target ({target}) is nowhere in the WAL from the backup's beginning (LSN {from}) to the end of the archive; {}",
+        if near.is_empty() { "there is none of its kind at all: choose another kind of target".to_owned() } else { format!("the nearest there: {}", near.join(", ")) }
+    )]
+    NotFound {
+        /// The target as asked for.
+        target: String,
+        /// Where the search began.
+        from: Lsn,
+        /// What is there instead, the nearest first.
+        near: Vec<String>,
+    },
     /// A directory that is not there.
-    #[error("the {what} {path}: {source}", path = path.display())]
+    #[error("the {what} {path} cannot be used: {source}; name {instead}", path = path.display())]
     Directory {
         /// `base backup` or `WAL archive`.
         what: &'static str,
+        /// What to name instead.
+        instead: &'static str,
         /// Its path.
         path: PathBuf,
         /// Why.
@@ -74,15 +97,16 @@ impl PrepareError {
         match self {
             Self::Refused(refusal) => refusal.code(),
             Self::Found(_) => "backup-or-archive-unusable",
-            Self::Baseline(_) => "baseline-unusable",
+            Self::Baseline { .. } => "baseline-unusable",
+            Self::NotFound { .. } => "target-not-found",
             Self::NoTarget => "no-target",
             Self::Directory { .. } => "no-such-directory",
         }
     }
 }
 
-fn directory(what: &'static str, path: &Path) -> Result<PathBuf, PrepareError> {
-    let failed = |source| PrepareError::Directory { what, path: path.to_owned(), source };
+fn directory(what: &'static str, instead: &'static str, path: &Path) -> Result<PathBuf, PrepareError> {
+    let failed = |source| PrepareError::Directory { what, instead, path: path.to_owned(), source };
     let real = std::fs::canonicalize(path).map_err(failed)?;
     if real.is_dir() { Ok(real) } else { Err(failed(std::io::ErrorKind::NotADirectory.into())) }
 }
@@ -92,13 +116,14 @@ fn directory(what: &'static str, path: &Path) -> Result<PathBuf, PrepareError> {
 /// # Errors
 /// [`PrepareError`]; nothing has been started or written.
 pub async fn prepare(programs: &Programs, sources: &Sources) -> Result<Prepared, PrepareError> {
-    let backup_dir = directory("base backup", &sources.backup)?;
-    let archive_dir = directory("WAL archive", &sources.archive)?;
-    let baseline = sources.baseline.as_deref().map(|path| {
+    let backup_dir = directory("base backup", "with --backup the directory that pg_basebackup wrote", &sources.backup)?;
+    let archive_dir = directory("WAL archive", "with --wal-archive the directory that archive_command copies to", &sources.archive)?;
+    let load = |path: &Path| {
         let snapshot = Snapshot::load(path)?;
-        snapshot.verify()?;
-        Ok::<_, DatabaseError>(snapshot)
-    });
+        snapshot.verify().map(|()| snapshot)
+    };
+    let baseline =
+        sources.baseline.as_deref().map(|path| load(path).map_err(|source| PrepareError::Baseline { path: path.to_owned(), source }));
     let baseline = baseline.transpose()?;
     let at_baseline = || {
         let lsn: Lsn = baseline.as_ref()?.server().lsn.as_deref()?.parse().ok()?;
@@ -114,11 +139,25 @@ pub async fn prepare(programs: &Programs, sources: &Sources) -> Result<Prepared,
     if let (true, None, Some(segment)) = (by_time && !reach.facts.segments.is_empty(), reach.facts.last_commit, &reach.gap) {
         return Err(Refusal::SegmentMissing { target: target.to_string(), segment: segment.clone() }.into());
     }
-    let plan = plan(std::slice::from_ref(&found.backup), &reach.facts, &target).map_err(|refusal| match (refusal, reach.gap) {
+    let plan = plan(std::slice::from_ref(&found.backup), &reach.facts, &target).map_err(|refusal| match (refusal, reach.gap.clone()) {
         // What lies behind a gap is no use: the gap is the reason.
         (Refusal::AfterLastCommit { target, .. }, Some(segment)) => Refusal::SegmentMissing { target, segment },
         (refusal, _) => refusal,
     })?;
+    match seek(programs, &archive, &found.backup, &reach, &target.target).await? {
+        // PostgreSQL stops nowhere before the backup is consistent.
+        Sought::At(lsn) if lsn < found.backup.end_lsn => {
+            let (end_time, end_lsn) = (pg_time(found.backup.end_time), found.backup.end_lsn);
+            return Err(Refusal::BeforeBackup { target: target.to_string(), end_time, end_lsn }.into());
+        }
+        Sought::At(_) | Sought::Unknown => {}
+        // It may lie behind the gap.
+        Sought::Nowhere { .. } if reach.gap.is_some() => {
+            let segment = reach.gap.unwrap_or_default();
+            return Err(Refusal::SegmentMissing { target: target.to_string(), segment }.into());
+        }
+        Sought::Nowhere { near } => return Err(PrepareError::NotFound { target: target.to_string(), from: found.backup.begin_lsn, near }),
+    }
     Ok(Prepared { plan, backup_dir, archive_dir, archive, found, baseline })
 }
 
