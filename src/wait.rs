@@ -3,7 +3,39 @@
 //! It knows nothing about what is being waited for.
 
 use std::fmt;
+use std::pin::pin;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+/// How often a listener hears of a wait of which nothing new is seen.
+const REMINDED: Duration = Duration::from_secs(1);
+
+/// A wait that goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting<'a> {
+    /// What is waited for.
+    pub name: &'a str,
+    /// The last status seen.
+    pub status: &'a str,
+    /// For how long already.
+    pub elapsed: Duration,
+}
+
+type Listener = Box<dyn Fn(Waiting<'_>) + Send + Sync>;
+
+static LISTENER: OnceLock<Listener> = OnceLock::new();
+
+/// Lets one listener of the process hear of every wait, whenever a status was seen and about once a second; whoever shows progress listens.
+/// A second listener is not taken.
+pub fn listen(listener: impl Fn(Waiting<'_>) + Send + Sync + 'static) {
+    let _taken = LISTENER.set(Box::new(listener));
+}
+
+fn tell(name: &str, status: &str, elapsed: Duration) {
+    if let Some(listener) = LISTENER.get() {
+        listener(Waiting { name, status, elapsed });
+    }
+}
 
 /// What a look at the condition found.
 #[derive(Debug)]
@@ -73,7 +105,17 @@ impl Wait {
             let Some(left) = self.limit.checked_sub(start.elapsed()) else {
                 return Err(WaitError::TimedOut { name: self.name.clone(), limit: self.limit, last });
             };
-            match tokio::time::timeout(left.max(Duration::from_millis(1)), look()).await {
+            tell(&self.name, &last, start.elapsed());
+            let mut looking = pin!(look());
+            let reminded = async {
+                loop {
+                    match tokio::time::timeout(REMINDED, &mut looking).await {
+                        Ok(seen) => return seen,
+                        Err(_) => tell(&self.name, &last, start.elapsed()),
+                    }
+                }
+            };
+            match tokio::time::timeout(left.max(Duration::from_millis(1)), reminded).await {
                 Ok(Ok(Poll::Ready(value))) => return Ok(value),
                 Ok(Ok(Poll::NotYet(status))) => last = status,
                 Ok(Err(source)) => return Err(WaitError::Failed { name: self.name.clone(), source }),

@@ -4,10 +4,12 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use owo_colors::{OwoColorize, Style};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use turnback::wait::{self, Waiting};
 use turnback::workflow::{Failure, Finished};
 use turnback_core::drill::{Decision, Phase};
 
@@ -15,21 +17,42 @@ use turnback_core::drill::{Decision, Phase};
 pub struct View {
     quiet: bool,
     animated: bool,
-    bar: RefCell<Option<ProgressBar>>,
+    moving: Arc<Mutex<Moving>>,
     phase: Cell<Option<Phase>>,
 }
+
+/// What moves while a step runs; waits report from wherever they are.
+#[derive(Default)]
+struct Moving {
+    bar: Option<ProgressBar>,
+    /// The step, without what it waits for.
+    step: String,
+    /// The wait that was told last where nothing can move, and after how long.
+    told: Option<(String, Duration)>,
+}
+
+/// Waits that are over sooner than this are not worth a word.
+const WORTH_A_WORD: Duration = Duration::from_secs(1);
+/// How often a wait is told where nothing can move.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 impl View {
     /// A view; a quiet one prints nothing (`--json`).
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, animated: !quiet && std::io::stderr().is_terminal(), bar: RefCell::new(None), phase: Cell::new(None) }
+        let animated = !quiet && std::io::stderr().is_terminal();
+        let moving = Arc::new(Mutex::new(Moving::default()));
+        if !quiet {
+            let shared = Arc::clone(&moving);
+            wait::listen(move |waiting| lock(&shared).hear(waiting, animated));
+        }
+        Self { quiet, animated, moving, phase: Cell::new(None) }
     }
 
     fn line(&self, line: &str) {
         if self.quiet {
             return;
         }
-        match self.bar.borrow().as_ref() {
+        match lock(&self.moving).bar.as_ref() {
             Some(bar) => bar.suspend(|| anstream::println!("{line}")),
             None => anstream::println!("{line}"),
         }
@@ -53,18 +76,23 @@ impl View {
 
     /// A step begins.
     pub fn step_started(&self, keyword: &str, text: &str) {
+        let step = format!("{} {text}", keyword.trim());
+        let mut moving = lock(&self.moving);
+        moving.told = None;
+        moving.step.clone_from(&step);
         if !self.animated {
             return;
         }
         let style =
             ProgressStyle::with_template("    {spinner:.cyan} {msg} {elapsed:.dim}").unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let bar = ProgressBar::new_spinner().with_style(style).with_message(format!("{} {text}", keyword.trim()));
+        let bar = ProgressBar::new_spinner().with_style(style).with_message(step);
         bar.enable_steady_tick(Duration::from_millis(80));
-        *self.bar.borrow_mut() = Some(bar);
+        moving.bar = Some(bar);
     }
 
     fn clear(&self) {
-        if let Some(bar) = self.bar.borrow_mut().take() {
+        let bar = lock(&self.moving).bar.take();
+        if let Some(bar) = bar {
             bar.finish_and_clear();
         }
     }
@@ -151,6 +179,34 @@ impl View {
         }
         self.line(&out);
     }
+}
+
+impl Moving {
+    fn hear(&mut self, waiting: Waiting<'_>, animated: bool) {
+        if waiting.elapsed < WORTH_A_WORD {
+            return;
+        }
+        let status = first_line(waiting.status);
+        if animated {
+            if let Some(bar) = &self.bar {
+                bar.set_message(format!("{} · {}: {status}", self.step, waiting.name));
+            }
+            return;
+        }
+        let due = match &self.told {
+            Some((name, at)) if name == waiting.name => waiting.elapsed >= *at + TOLD_EVERY,
+            _ => waiting.elapsed >= TOLD_EVERY,
+        };
+        if due {
+            anstream::eprintln!("      … {} for {} s: {status}", waiting.name, waiting.elapsed.as_secs());
+            self.told = Some((waiting.name.to_owned(), waiting.elapsed));
+        }
+    }
+}
+
+/// A poisoned lock means that a wait's listener panicked; what it shows is still right.
+fn lock(moving: &Mutex<Moving>) -> MutexGuard<'_, Moving> {
+    moving.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn first_line(text: &str) -> &str {
