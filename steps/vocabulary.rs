@@ -74,7 +74,7 @@ impl Sentence {
 /// What every restore checks.
 const RESTORED: &[CheckId] = &[
     CheckId::BackupIntact,
-    CheckId::ReplayPausedAtTarget,
+    CheckId::ReplayStoppedAtTarget,
     CheckId::MarkerPresent,
     CheckId::SentinelAbsent,
     CheckId::TimelineAdvanced,

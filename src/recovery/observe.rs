@@ -125,6 +125,18 @@ impl Observer {
     pub async fn position(&mut self) -> Result<Position, ObserveError> {
         observe_on(&mut self.0).await
     }
+
+    /// The size of a WAL segment, in bytes.
+    ///
+    /// # Errors
+    /// [`ObserveError`].
+    pub async fn segment_bytes(&mut self) -> Result<u64, ObserveError> {
+        const PURPOSE: &str = "tell the size of a WAL segment";
+        let query = |source| ObserveError::Query { purpose: PURPOSE, source };
+        let sql = "SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'";
+        let bytes: i64 = sqlx::query_scalar(sql).fetch_one(&mut self.0).await.map_err(query)?;
+        u64::try_from(bytes).map_err(|_| ObserveError::Answer { purpose: PURPOSE, answer: bytes.to_string() })
+    }
 }
 
 pub(super) async fn observe_on(connection: &mut PgConnection) -> Result<Position, ObserveError> {

@@ -1,12 +1,14 @@
 //! The first phase, and what a drill needs of the platform that it runs on: the same questions whoever applies the tree and wherever the
 //! servers are. One file below for each platform joins its adapters to these questions.
 
+mod kind;
 mod local;
 
 use super::{Drill, Failure, Outcome};
 use crate::database::Address;
 use crate::gitops::{CommitId, Repository};
-use crate::platform::local::application::{Observation, Traffic};
+use crate::platform::local::application::Traffic;
+use crate::platform::observation::Observation;
 use crate::platform::local::reconciler::Reconciled;
 use crate::platform::local::{Account, Verification};
 use crate::recovery::Lost;
@@ -20,6 +22,7 @@ use turnback_core::evidence::{BackupRecord, Reached, Tool};
 use turnback_core::recovery::{ArchiveFacts, BaseBackup, Lsn, RecoveryPoint, RestorePlan};
 
 use super::faults::Harm;
+pub use kind::KindSettings;
 pub use local::LocalSettings;
 
 static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/fixtures/migrations");
@@ -32,6 +35,8 @@ pub(super) const PRIMARY: &str = "orders-production";
 pub enum On {
     /// Real PostgreSQL servers on this machine; a rehearsal of Flux.
     Local(LocalSettings),
+    /// A kind cluster with Flux and CloudNativePG: the real thing.
+    Kind(KindSettings),
 }
 
 /// What evidence says about a platform before anything has happened on it.
@@ -50,6 +55,7 @@ impl On {
     pub fn headline(&self) -> String {
         match self {
             Self::Local(settings) => format!("on local · PostgreSQL {} · a rehearsal of Flux", settings.programs.version),
+            Self::Kind(settings) => settings.headline(),
         }
     }
 
@@ -57,12 +63,14 @@ impl On {
     pub(super) fn account(&self) -> &Account {
         match self {
             Self::Local(settings) => &settings.account,
+            Self::Kind(settings) => &settings.account,
         }
     }
 
     pub(super) fn describe(&self) -> Description {
         match self {
             Self::Local(settings) => settings.describe(),
+            Self::Kind(settings) => settings.describe(),
         }
     }
 }
@@ -104,6 +112,10 @@ pub(super) struct Recovery {
 /// Replay stopped at its target.
 pub(super) struct Stopped {
     pub reached: Reached,
+    /// Whether it stopped there because of the target.
+    pub at_target: bool,
+    /// PostgreSQL's or the platform's words for where it stopped.
+    pub said: String,
     /// What was done and how many milliseconds it took.
     pub parts: Vec<(String, u64)>,
 }
@@ -306,6 +318,7 @@ impl Drill {
         }
         let up = match self.settings.on.clone() {
             On::Local(settings) => local::up(self, &settings, &source, database).await?,
+            On::Kind(settings) => kind::up(self, &settings, &source, database).await?,
         };
         for backup in &up.backups {
             self.record_backup(backup, None, "not verified yet");

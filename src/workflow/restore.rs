@@ -1,7 +1,7 @@
 //! The sixth phase: point-in-time recovery onto a new server, its proof, its promotion, and the switch by commit.
 
 use super::drill::ms;
-use super::platform::{RecoveryFailure, RecoveryOrder, Restored, tree_file};
+use super::platform::{RecoveryFailure, RecoveryOrder, Restored, Stopped, tree_file};
 use super::{Drill, Failure, Outcome};
 use crate::clock;
 use crate::gitops;
@@ -11,7 +11,7 @@ use crate::recovery;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use turnback_core::drill::{Check, CheckId, Phase, ReasonCode};
-use turnback_core::evidence::{Reached, RestoreRecord};
+use turnback_core::evidence::RestoreRecord;
 use turnback_core::recovery::{RecoveryPoint, RecoveryTarget, Refusal, TargetKind, pg_time, plan};
 
 /// How long archiving and counting WAL may take.
@@ -91,11 +91,11 @@ impl Drill {
             Some(Err(failure)) => return Err(self.recovery_failed(failure)),
             None => return Err(Failure::because(ReasonCode::PlatformFailed, "the restore was not carried out")),
         };
-        parts.extend(stopped.parts);
-        let reached = stopped.reached;
+        parts.extend(stopped.parts.clone());
+        let reached = stopped.reached.clone();
         self.note_restore(|record| record.reached = Some(reached.clone()));
-        self.journal("replay-paused", json!(reached));
-        let proven = self.hold_proof(&reached, point, &target);
+        self.journal("replay-stopped", json!({ "reached": reached, "said": stopped.said }));
+        let proven = self.hold_proof(&stopped, point, &target);
         // A server at the wrong place is promoted all the same: what it holds is evidence of how wrong.
         let promoted = match self.stage()?.platform.promote().await {
             Ok(promoted) => promoted,
@@ -123,9 +123,9 @@ impl Drill {
         self.check_identity(point);
         proven?;
         Ok(format!(
-            "backup “{}” + WAL to {target}\npaused at LSN {}, last commit {}; {} commits after it are lost",
+            "backup “{}” + WAL to {target}\n{}, last commit {}; {} commits after it are lost",
             plan.backup.id,
-            reached.lsn,
+            stopped.said,
             reached.last_commit.map_or_else(|| "none".to_owned(), pg_time),
             lost_commits.map_or_else(|| "an unknown number of".to_owned(), |lost| lost.to_string())
         ))
@@ -156,13 +156,13 @@ impl Drill {
         failed.failure
     }
 
-    fn hold_proof(&mut self, reached: &Reached, point: &RecoveryPoint, target: &RecoveryTarget) -> Result<(), Failure> {
-        let paused = reached.pause_state == "paused";
+    fn hold_proof(&mut self, stopped: &Stopped, point: &RecoveryPoint, target: &RecoveryTarget) -> Result<(), Failure> {
+        let reached = &stopped.reached;
         let first = self.require(Check::observed(
-            CheckId::ReplayPausedAtTarget,
-            paused,
-            format!("paused at {target}"),
-            format!("{} at LSN {}", reached.pause_state, reached.lsn),
+            CheckId::ReplayStoppedAtTarget,
+            stopped.at_target,
+            format!("stopped at {target}"),
+            stopped.said.clone(),
         ));
         let marker = format!("transaction {} committed", point.marker.xid);
         let marker_present = reached.marker_present == Some(true);
@@ -201,7 +201,7 @@ impl Drill {
         let reached = self.record.restores.last().and_then(|restore| restore.reached.clone());
         match (proven, reached) {
             (Some(true), Some(reached)) => {
-                Ok(format!("paused at LSN {} before promotion: the last wanted transaction there, the first unwanted one not", reached.lsn))
+                Ok(format!("{} at LSN {}: the last wanted transaction there, the first unwanted one not", reached.pause_state, reached.lsn))
             }
             (Some(false), _) => Err(Failure::because(ReasonCode::TargetNotReached, "replay did not stop where it should have")),
             _ => Err(Failure::order("nothing has been restored")),

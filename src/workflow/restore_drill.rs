@@ -190,7 +190,7 @@ impl RestoreDrill {
         let reached = paused.reached().await.map_err(|e| Failure::platform(&e))?;
         let line = paused.stopping_line();
         let proof = begun.elapsed();
-        self.journal("replay-paused", &json!({ "reached": reached, "log": line }));
+        self.journal("replay-stopped", &json!({ "reached": reached, "log": line }));
         let proven = self.hold(&reached, line.as_deref());
         self.restored().reached = Some(reached);
         // A server at the wrong place is promoted all the same: what it holds is evidence of how wrong.
@@ -224,7 +224,7 @@ impl RestoreDrill {
         let last = reached.last_commit.map_or_else(|| "no commit replayed".to_owned(), |time| format!("last commit {}", pg_time(time)));
         let said = line.map_or_else(String::new, |line| format!("; PostgreSQL says: {line}"));
         let actual = format!("{} at LSN {}, {last}{said}", reached.pause_state, reached.lsn);
-        self.require(Check::observed(CheckId::ReplayPausedAtTarget, passed, format!("paused at {target}"), actual))
+        self.require(Check::observed(CheckId::ReplayStoppedAtTarget, passed, format!("paused at {target}"), actual))
     }
 
     async fn compare(&mut self) -> Result<(), Failure> {

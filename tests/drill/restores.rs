@@ -43,7 +43,7 @@ fn a_target_that_cannot_be_reached_is_refused_before_anything_is_restored() {
             place.drill(&Scenario::shop().instead("is restored to", &format!("When the database is restored to the time \"{time}\"")));
         ran.inconclusive(code, &[named]);
         let journal = place.journal();
-        assert!(!journal.contains("restore-planned") && !journal.contains("replay-paused"), "{time}: something was restored");
+        assert!(!journal.contains("restore-planned") && !journal.contains("replay-stopped"), "{time}: something was restored");
         if code == "target-after-last-commit" {
             ran.inconclusive(code, &["sentinel", "pg_switch_wal()"]);
         }

@@ -11,7 +11,7 @@ fn phases() -> Vec<String> {
 
 /// Three places besides where most is going on.
 fn moments() -> Vec<String> {
-    let busy = ["server-started", "restore-planned", "replay-paused"].map(|kind| format!("\"kind\":\"{kind}\""));
+    let busy = ["server-started", "restore-planned", "replay-stopped"].map(|kind| format!("\"kind\":\"{kind}\""));
     phases().into_iter().chain(busy).collect()
 }
 
@@ -77,7 +77,7 @@ fn after_a_kill_at_any_moment_the_journal_can_be_read_and_clean_removes_everythi
 #[test]
 fn after_a_kill_the_next_drill_runs_also_without_clean() {
     let place = Place::new();
-    signalled(&place, "\"kind\":\"replay-paused\"", Signal::KILL);
+    signalled(&place, "\"kind\":\"replay-stopped\"", Signal::KILL);
     std::fs::remove_dir_all(place.evidence()).unwrap();
     place.run(&["deleted_rows"]).goes();
     let output = place.command().arg("clean").output().unwrap();

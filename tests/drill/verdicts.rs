@@ -31,7 +31,7 @@ fn a_file_of_the_backup_that_is_missing_truncated_or_altered_is_named() {
         let journal = place.journal();
         let file = journal.split("backup file base/").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
         ran.no_go("backup-damaged", &[&file]);
-        assert!(!journal.contains("\"kind\":\"replay-paused\""), "a damaged backup was replayed");
+        assert!(!journal.contains("\"kind\":\"replay-stopped\""), "a damaged backup was replayed");
     }
 }
 
@@ -161,7 +161,7 @@ fn a_drill_that_leaves_out_what_counts_is_never_go() {
     for step in ["is restored to", "replay stopped", "on a new timeline", "schema and data equal", "is not in the migration history"] {
         nothing_restored = nothing_restored.without(step);
     }
-    drill(&nothing_restored).1.inconclusive("check-not-run", &["replay-paused-at-target"]);
+    drill(&nothing_restored).1.inconclusive("check-not-run", &["replay-stopped-at-target"]);
 }
 
 #[test]

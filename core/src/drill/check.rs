@@ -26,7 +26,7 @@ pub enum CheckId {
     /// The WAL that replay needs is there and whole.
     WalIntact,
     /// Replay paused at the target, before promotion.
-    ReplayPausedAtTarget,
+    ReplayStoppedAtTarget,
     /// The last wanted transaction is there.
     MarkerPresent,
     /// The first unwanted transaction is not.
@@ -60,7 +60,7 @@ impl CheckId {
         Self::DamageShown,
         Self::RevertApplied,
         Self::RevertAloneInsufficient,
-        Self::ReplayPausedAtTarget,
+        Self::ReplayStoppedAtTarget,
         Self::MarkerPresent,
         Self::SentinelAbsent,
         Self::TimelineAdvanced,
@@ -73,7 +73,7 @@ impl CheckId {
     /// The same for a restore drill alone, where nothing was changed and nothing reverted.
     pub const CRITICAL_FOR_RESTORE: [Self; 6] = [
         Self::BackupIntact,
-        Self::ReplayPausedAtTarget,
+        Self::ReplayStoppedAtTarget,
         Self::TimelineAdvanced,
         Self::SystemIdentifierUnchanged,
         Self::SchemaEqual,
@@ -96,7 +96,7 @@ impl CheckId {
             Self::RevertAloneInsufficient => "revert-alone-insufficient",
             Self::BackupIntact => "backup-intact",
             Self::WalIntact => "wal-intact",
-            Self::ReplayPausedAtTarget => "replay-paused-at-target",
+            Self::ReplayStoppedAtTarget => "replay-stopped-at-target",
             Self::MarkerPresent => "marker-present",
             Self::SentinelAbsent => "sentinel-absent",
             Self::TimelineAdvanced => "timeline-advanced",
@@ -124,7 +124,7 @@ impl CheckId {
             Self::RevertAloneInsufficient => "reverting the code alone did not heal the data",
             Self::BackupIntact => "the restored backup is whole",
             Self::WalIntact => "the WAL needed is whole",
-            Self::ReplayPausedAtTarget => "replay paused at the target",
+            Self::ReplayStoppedAtTarget => "replay stopped at the target",
             Self::MarkerPresent => "the last wanted transaction is there",
             Self::SentinelAbsent => "the first unwanted transaction is not",
             Self::TimelineAdvanced => "a new timeline began",
@@ -151,7 +151,7 @@ impl CheckId {
             Self::RevertApplied => ReasonCode::RevertNotApplied,
             Self::RevertAloneInsufficient => ReasonCode::RevertAloneHealed,
             Self::WalIntact => ReasonCode::WalDamaged,
-            Self::ReplayPausedAtTarget => ReasonCode::TargetNotReached,
+            Self::ReplayStoppedAtTarget => ReasonCode::TargetNotReached,
             Self::MarkerPresent => ReasonCode::RestoredTooEarly,
             Self::SentinelAbsent => ReasonCode::RestoredTooLate,
             Self::TimelineAdvanced => ReasonCode::WrongTimeline,

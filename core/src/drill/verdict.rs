@@ -77,7 +77,7 @@ impl DrillKind {
             ),
             Self::Restore => Reason::new(
                 ReasonCode::RestoredExactly,
-                "the backup is whole, replay paused at the target, and the restored database equals the baseline in every schema object and every row",
+                "the backup is whole, replay stopped at the target, and the restored database equals the baseline in every schema object and every row",
             ),
         }
     }

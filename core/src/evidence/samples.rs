@@ -151,7 +151,7 @@ fn checks() -> Vec<Check> {
                 CheckId::BackupVerified => ("pg_verifybackup agrees", "backup successfully verified"),
                 CheckId::TimelineAdvanced => ("a timeline after 1", "2"),
                 CheckId::SystemIdentifierUnchanged => ("7439082193482117354", "7439082193482117354"),
-                CheckId::ReplayPausedAtTarget => ("paused at or after 0/5000108", "paused at 0/5000148"),
+                CheckId::ReplayStoppedAtTarget => ("paused at or after 0/5000108", "paused at 0/5000148"),
                 _ => ("yes", "yes"),
             };
             let check = Check::observed(*id, true, expected, actual);

@@ -107,7 +107,7 @@ fn a_scenario_that_can_never_be_go_is_told_so_and_why() {
         ("the change is not in the migration history", "change-not-in-history"),
         (
             "is restored to \"before",
-            "replay-paused-at-target, marker-present, sentinel-absent, timeline-advanced, system-identifier-unchanged",
+            "replay-stopped-at-target, marker-present, sentinel-absent, timeline-advanced, system-identifier-unchanged",
         ),
     ] {
         let text: String = full.lines().filter(|line| !line.contains(left_out)).map(|line| format!("{line}\n")).collect();

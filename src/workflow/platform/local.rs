@@ -237,7 +237,9 @@ impl Local {
         let part = |name: &str, length: Duration| (name.to_owned(), ms(length));
         let parts = vec![part("files", paused.files), part("replay", paused.replay), part("proof", begun.elapsed())];
         self.paused = Some(paused);
-        Ok(Stopped { reached, parts })
+        let at_target = reached.pause_state == "paused";
+        let said = format!("{} at LSN {}", reached.pause_state, reached.lsn);
+        Ok(Stopped { reached, at_target, said, parts })
     }
 
     async fn promote(&mut self) -> Result<Promoted, RecoveryFailure> {
