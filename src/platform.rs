@@ -1,3 +1,5 @@
 //! Where drills run. Each platform returns observations, never verdicts.
 
+pub mod kind;
 pub mod local;
+pub mod observation;

@@ -2,8 +2,10 @@
 //!
 //! It knows nothing about Git, databases and platforms.
 
+mod overlay;
 mod recovery;
 
+pub use overlay::{DATABASES, PlatformOverlay, platform_overlay};
 pub use recovery::{RecoveryDeclaration, declare_recovery};
 
 use super::FileChange;

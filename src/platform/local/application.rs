@@ -5,12 +5,13 @@
 mod log;
 mod traffic;
 
-pub use traffic::{Acknowledged, Traffic, TrafficSummary};
+pub use crate::platform::observation::Observation;
+pub use traffic::{Acknowledged, Traffic, TrafficSummary, place};
 
+use crate::platform::observation;
 use crate::wait::{Poll, Wait, WaitError};
 use log::LogFile;
 use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt;
@@ -19,7 +20,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const STARTED: Duration = Duration::from_secs(10);
-const ANSWERED: Duration = Duration::from_secs(5);
 const STOPPED: Duration = Duration::from_secs(5);
 const KILLED: Duration = Duration::from_secs(5);
 
@@ -88,25 +88,6 @@ pub enum ApplicationError {
     Order(String),
 }
 
-/// What one look at the application found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Observation {
-    /// Whether `/healthz` answered 200.
-    pub healthy: bool,
-    /// The HTTP status of `/healthz`; `None` when there was no answer.
-    pub status: Option<u16>,
-    /// The release that answered.
-    pub version: Option<String>,
-    /// The sum of `orders_database_errors_total` over all kinds, since the process started.
-    pub database_errors: u64,
-    /// What `/healthz` says is wrong, or why there was no answer; empty when healthy.
-    pub detail: String,
-    /// The error lines that the log gained since the last look.
-    pub log_errors: Vec<String>,
-    /// The text of `/metrics`.
-    pub metrics: String,
-}
-
 /// A running application.
 pub struct Application {
     handle: duct::Handle,
@@ -160,13 +141,7 @@ impl Application {
             let source = std::io::Error::other("the system named no process");
             return Err(ApplicationError::Start { program: settings.launcher.program(), source });
         };
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(Duration::from_secs(1))
-            .timeout(ANSWERED)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(ApplicationError::Client)?;
+        let client = observation::http_client().map_err(ApplicationError::Client)?;
         let start_ticks = start_ticks(pid).unwrap_or(0);
         let (version, database) = (version.to_owned(), database.to_owned());
         let mut this = Self { handle, pid, start_ticks, address: String::new(), version, database, log, client, detached: false };
@@ -241,31 +216,10 @@ impl Application {
 
     /// Looks at health, metrics and log, once.
     pub async fn observe(&self) -> Observation {
-        let health = self.client.get(format!("http://{}/healthz", self.address)).send().await;
-        let (status, body) = match health {
-            Ok(answer) => (Some(answer.status().as_u16()), answer.json::<HealthAnswer>().await.map_err(|e| e.without_url().to_string())),
-            Err(error) => (None, Err(error.without_url().to_string())),
-        };
-        let metrics = match self.client.get(format!("http://{}/metrics", self.address)).send().await {
-            Ok(answer) => answer.text().await.unwrap_or_default(),
-            Err(_) => String::new(),
-        };
-        let (version, detail) = match body {
-            Ok(answer) => {
-                let failing = answer.checks.iter().filter(|c| !c.ok).map(|c| format!("{}: {}", c.name, c.detail)).collect::<Vec<_>>();
-                (Some(answer.version), failing.join("; "))
-            }
-            Err(error) => (None, format!("no answer: {error}")),
-        };
-        Observation {
-            healthy: status == Some(200),
-            status,
-            version,
-            database_errors: database_errors(&metrics),
-            detail,
-            log_errors: self.log.new_errors(),
-            metrics,
-        }
+        let mut seen = observation::look(&self.client, &self.address).await;
+        // Looking may itself make the application write an error line.
+        seen.log_errors = self.log.new_errors();
+        seen
     }
 
     /// Places an order for a catalogue entry and returns its id once the application says that it is committed.
@@ -332,29 +286,11 @@ impl Launcher {
     }
 }
 
-#[derive(Deserialize)]
-struct HealthAnswer {
-    version: String,
-    checks: Vec<HealthCheck>,
-}
-
-#[derive(Deserialize)]
-struct HealthCheck {
-    name: String,
-    ok: bool,
-    detail: String,
-}
-
 fn ended(error: WaitError<ApplicationError>) -> ApplicationError {
     match error {
         WaitError::Failed { source, .. } => source,
         timed_out @ WaitError::TimedOut { .. } => ApplicationError::TimedOut(Box::new(timed_out)),
     }
-}
-
-fn database_errors(metrics: &str) -> u64 {
-    let of_kind = metrics.lines().filter(|line| line.starts_with("orders_database_errors_total"));
-    of_kind.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// The process's start time: field 22 of its stat line, counted after the name in parentheses, which may hold anything.
@@ -372,14 +308,6 @@ fn next_number() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errors_are_summed_over_kinds_and_nothing_else_is_counted() {
-        let metrics = "# TYPE orders_database_errors counter\norders_database_errors_total{kind=\"corrupt_row\"} 2\n\
-                       orders_database_errors_total{kind=\"decode\"} 3\norders_written_total 7\n# EOF\n";
-        assert_eq!(database_errors(metrics), 5);
-        assert_eq!(database_errors(""), 0);
-    }
 
     #[test]
     fn this_process_has_a_start_time() {

@@ -64,9 +64,14 @@ impl Traffic {
     /// Begins to place orders with an application, about fifty in a second, for at most 15 minutes.
     #[must_use]
     pub fn start(application: &Application) -> Self {
+        Self::at(application.client.clone(), application.address.clone())
+    }
+
+    /// The same, with the application at `host:port`.
+    #[must_use]
+    pub fn at(client: reqwest::Client, address: String) -> Self {
         let (stop, summary) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(TrafficSummary::default())));
         let (told, into) = (Arc::clone(&stop), Arc::clone(&summary));
-        let (client, address) = (application.client.clone(), application.address.clone());
         // A thread of its own: the pace does not depend on what the drill is busy with.
         let runtime = tokio::runtime::Handle::current();
         let task = tokio::task::spawn_blocking(move || {
@@ -108,7 +113,11 @@ impl Traffic {
     }
 }
 
-pub(super) async fn place(client: &reqwest::Client, address: &str, product: i64) -> Result<i64, String> {
+/// Places an order with the application at `host:port`.
+///
+/// # Errors
+/// What it said, or that it did not answer.
+pub async fn place(client: &reqwest::Client, address: &str, product: i64) -> Result<i64, String> {
     #[derive(Deserialize)]
     struct Placed {
         id: Option<i64>,
