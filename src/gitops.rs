@@ -34,6 +34,12 @@ impl CommitId {
         self.0.get(..10).unwrap_or(&self.0)
     }
 
+    /// A commit's full name, as Flux reports it: 40 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| Self(text.to_ascii_lowercase()))
+    }
+
     /// All digits.
     #[must_use]
     pub fn as_str(&self) -> &str {

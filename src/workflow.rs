@@ -22,7 +22,7 @@ pub use drill::{Drill, Settings, StartError};
 pub use faults::{Harm, Misstep};
 pub use finish::Finished;
 pub use outcome::{Failure, Outcome, chain, docstring};
-pub use platform::{DatabaseSource, LocalSettings, On, check_database_name, shipped_migrations};
+pub use platform::{DatabaseSource, KindSettings, LocalSettings, On, check_database_name, shipped_migrations};
 pub use restore_drill::{PrepareError, Prepared, RestoreDrill, RestoreFinished, RestoreSettings, Sources, prepare};
 
 pub use change::Migration;

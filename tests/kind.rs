@@ -91,7 +91,7 @@ impl Platform {
     }
 
     fn add_migration(&self, name: &str, sql: &str) -> gitops::CommitId {
-        let added = tree::add_migration(&self.read(&tree::migrations_kustomization()), name, sql).unwrap();
+        let added = tree::add_migration(&self.read(&tree::migrations_kustomization()), name, sql, 0).unwrap();
         self.commit(&added.changes, &format!("Add the migration {name}"));
         self.repository.head().unwrap()
     }

@@ -9,8 +9,9 @@ use crate::steps::DrillWorld;
 use cucumber::step::Collection;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use turnback::platform::kind::Kit;
 use turnback::platform::local::{Account, Programs, preflight};
-use turnback::workflow::{Config, Drill, Finished, LocalSettings, On, Settings};
+use turnback::workflow::{Config, Drill, Finished, KindSettings, LocalSettings, On, Settings};
 use turnback_core::drill::{Decision, ReasonCode};
 
 /// Arguments of `turnback run`.
@@ -46,6 +47,8 @@ pub struct Args {
 enum Platform {
     /// Real PostgreSQL servers on this machine; a rehearsal of Flux
     Local,
+    /// A kind cluster with Flux and CloudNativePG: the real thing (needs the kit: scripts/offline/kit)
+    Kind,
 }
 
 /// What a run works on.
@@ -121,7 +124,6 @@ pub async fn run(args: Args) -> u8 {
 }
 
 fn prepare(args: Args) -> Result<Prepared, Refused> {
-    let Platform::Local = args.on;
     let collection = crate::steps::vocabulary::self_test().map_err(|message| Refused::said("preflight", message))?;
     let beside = PathBuf::from("turnback.yaml");
     let config_path = args.config.clone().or_else(|| (args.features.is_empty() && beside.is_file()).then_some(beside));
@@ -146,21 +148,8 @@ fn prepare(args: Args) -> Result<Prepared, Refused> {
             format!("the step “{step}” needs a turnback.yaml: write one with `database:` and `migration:`, or name it with --config");
         return Err(Refused::said("configuration", message));
     }
-    let programs = Programs::find(args.place.pg_bin.as_deref()).map_err(|error| Refused::new("preflight", &error))?;
-    let account = Account::find().map_err(|error| Refused::new("preflight", &error))?;
-    preflight::port(args.port).map_err(|error| {
-        let port = args.port;
-        let message = format!("port {port} on 127.0.0.1 cannot be used: {error}; stop what listens there, or choose another --port");
-        Refused::said("preflight", message)
-    })?;
-    let launcher = std::env::current_exe().map_err(|error| Refused::new("preflight", &error))?;
     let settings = Settings {
-        on: On::Local(LocalSettings {
-            programs,
-            account,
-            launcher: vec![launcher.into_os_string(), OsString::from("orders")],
-            port: args.port,
-        }),
+        on: platform(&args)?,
         evidence: args.evidence,
         work: args.place.root(),
         keep: args.keep,
@@ -168,6 +157,24 @@ fn prepare(args: Args) -> Result<Prepared, Refused> {
         config,
     };
     Ok(Prepared { scenarios, warnings, collection, settings })
+}
+
+fn platform(args: &Args) -> Result<On, Refused> {
+    let refused = |error: &(dyn std::error::Error + 'static)| Refused::new("preflight", error);
+    let account = Account::find().map_err(|error| refused(&error))?;
+    let executable = std::env::current_exe().map_err(|error| refused(&error))?;
+    if args.on == Platform::Kind {
+        let kit = Kit::find().map_err(|error| refused(&error))?;
+        return Ok(On::Kind(KindSettings { kit, executable, account }));
+    }
+    let programs = Programs::find(args.place.pg_bin.as_deref()).map_err(|error| refused(&error))?;
+    preflight::port(args.port).map_err(|error| {
+        let port = args.port;
+        let message = format!("port {port} on 127.0.0.1 cannot be used: {error}; stop what listens there, or choose another --port");
+        Refused::said("preflight", message)
+    })?;
+    let launcher = vec![executable.into_os_string(), OsString::from("orders")];
+    Ok(On::Local(LocalSettings { programs, account, launcher, port: args.port }))
 }
 
 fn interrupted(finished: &Finished) -> bool {

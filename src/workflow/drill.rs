@@ -263,7 +263,7 @@ fn actor() -> String {
     format!("{user}@{host}")
 }
 
-fn operating_system() -> String {
+pub(super) fn operating_system() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"').to_owned());
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();

@@ -55,6 +55,16 @@ pub async fn flip(cluster: &KindCluster, client: &KubeClient, key: &str, offset:
     in_node(cluster, "damage an object in the bucket", &["sh", "-c", script, "flip", &file, &offset.to_string()]).await.map(|_| ())
 }
 
+/// Cuts an object off.
+///
+/// # Errors
+/// When there is no object of this key.
+pub async fn truncate(cluster: &KindCluster, client: &KubeClient, key: &str, length: u64) -> Result<(), KindError> {
+    let file = format!("{}/{}", directory(client).await?, checked(key)?);
+    let size = format!("--size={length}");
+    in_node(cluster, "cut off an object in the bucket", &["truncate", "--no-create", &size, "--", &file]).await.map(|_| ())
+}
+
 /// Where the objects lie in the node.
 async fn directory(client: &KubeClient) -> Result<String, KindError> {
     let pods = client.list(kinds::POD, Some("object-store"), "app=object-store").await?;

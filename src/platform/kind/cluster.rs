@@ -61,6 +61,12 @@ impl Wanted {
         }
     }
 
+    /// Its name, as `kind get clusters` will list it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Another node image.
     #[must_use]
     pub fn image(mut self, image: impl Into<String>) -> Self {

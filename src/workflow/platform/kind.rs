@@ -16,9 +16,9 @@ use crate::platform::local::reconciler::Reconciled;
 use crate::platform::observation::Observation;
 use crate::recovery::{Lost, Observer, commits_after};
 use crate::wait::{Poll, Wait};
+use crate::workflow::Failure;
 use crate::workflow::faults::Harm;
 use crate::workflow::outcome::chain;
-use crate::workflow::Failure;
 use futures::future::LocalBoxFuture;
 use jiff::Timestamp;
 use serde_json::json;
@@ -28,8 +28,8 @@ use turnback_core::drill::ReasonCode;
 use turnback_core::evidence::Reached;
 use turnback_core::recovery::{ArchiveFacts, BaseBackup, Lsn, RecoveryPoint, Target};
 
-pub(super) use up::up;
 pub use up::KindSettings;
+pub(super) use up::up;
 
 /// How long Flux may take to apply a revision.
 const RECONCILE_LIMIT: Duration = Duration::from_secs(180);
@@ -85,7 +85,7 @@ impl Kind {
         let revision = match outcome {
             FluxOutcome::Applied => commit.clone(),
             FluxOutcome::Suspended { object, stands_at } => {
-                let stands_at = stands_at.as_deref().and_then(|revision| revision.rsplit(':').next()?.parse().ok());
+                let stands_at = stands_at.as_deref().and_then(|revision| CommitId::parse(revision.rsplit(':').next()?));
                 stands_at.ok_or_else(|| {
                     Failure::because(ReasonCode::PlatformFailed, format!("{object} is suspended and has applied nothing yet"))
                 })?
@@ -118,7 +118,9 @@ impl Kind {
                     Poll::NotYet(format!("health {:?}, no error line in the log yet", again.status))
                 })
             };
-            if let Ok(again) = Wait::new("the application's log shows the error", LOG_LIMIT).every(Duration::from_millis(250)).until(look).await {
+            if let Ok(again) =
+                Wait::new("the application's log shows the error", LOG_LIMIT).every(Duration::from_millis(250)).until(look).await
+            {
                 seen = again;
             }
         }
@@ -156,7 +158,11 @@ impl Kind {
         let missing: Vec<_> = ["backup.info", "data.tar"].into_iter().filter(|name| !has(name)).collect();
         let bytes: u64 = stored.iter().map(|object| object.bytes).sum();
         let output = if missing.is_empty() {
-            format!("complete in the object store: {} objects, {} kB; that its content is whole shows in restoring it", stored.len(), bytes / 1024)
+            format!(
+                "complete in the object store: {} objects, {} kB; that its content is whole shows in restoring it",
+                stored.len(),
+                bytes / 1024
+            )
         } else {
             format!("{} of base backup {} not in the object store", missing.join(" and "), backup.id)
         };
@@ -166,7 +172,8 @@ impl Kind {
     async fn archive(&self, last_commit: (Timestamp, Lsn)) -> Result<ArchiveFacts, Failure> {
         let all = bucket::list(&self.cluster, &self.client).await.map_err(|e| platform(&e))?;
         let within = format!("{}/wals/", self.source);
-        let mut segments: Vec<_> = all.iter().filter(|object| object.key.contains(&within)).filter_map(|object| segment(&object.key)).collect();
+        let mut segments: Vec<_> =
+            all.iter().filter(|object| object.key.contains(&within)).filter_map(|object| segment(&object.key)).collect();
         segments.sort();
         let mut observer = Observer::connect(self.primary.0.options()).await.map_err(|e| Failure::platform(&e))?;
         let segment_bytes = observer.segment_bytes().await.map_err(|e| Failure::platform(&e))?;
@@ -189,9 +196,10 @@ impl Kind {
     /// Hands the commit to Flux and follows the recovery Job, whichever has something to say first.
     async fn follow(&mut self, order: &RecoveryOrder<'_>) -> Result<Stopped, RecoveryFailure> {
         let started = clock::now();
+        let client = self.client.clone();
         push::push(&self.repository, &self.git).await.map_err(|e| platform(&e))?;
-        let mut following = Box::pin(recovery::follow_recovery(&self.client, NAMESPACE, order.cluster, RECOVERY_LIMIT));
-        let mut reconciling = Box::pin(flux::reconcile(&self.client, order.declared, RECOVERY_LIMIT));
+        let mut following = Box::pin(recovery::follow_recovery(&client, NAMESPACE, order.cluster, RECOVERY_LIMIT));
+        let mut reconciling = Box::pin(flux::reconcile(&client, order.declared, RECOVERY_LIMIT));
         let (followed, reconciled) = tokio::select! {
             biased;
             followed = &mut following => {
@@ -241,7 +249,8 @@ impl Kind {
     }
 
     async fn promote(&mut self) -> Result<Promoted, RecoveryFailure> {
-        let (address, forward) = cnpg::superuser(&self.client, NAMESPACE, &self.recovering, &self.database).await.map_err(|e| platform(&e))?;
+        let (address, forward) =
+            cnpg::superuser(&self.client, NAMESPACE, &self.recovering, &self.database).await.map_err(|e| platform(&e))?;
         let mut observer = Observer::connect(address.options()).await.map_err(|e| Failure::platform(&e))?;
         let position = observer.position().await.map_err(|e| Failure::platform(&e))?;
         let promoted = Promoted {

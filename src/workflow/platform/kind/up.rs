@@ -1,12 +1,12 @@
 //! Bringing the kind platform up: a cluster, what must run in it, the tree in its Git server, and Flux having applied it.
 
-use super::super::{Description, PRIMARY, Up};
+use super::super::{Description, PRIMARY, Up, tree_file};
 use super::{BACKUP_LIMIT, Kind, platform};
 use crate::clock;
-use crate::gitops::tree::NAMESPACE;
+use crate::gitops::tree::{DATABASES, NAMESPACE, PlatformOverlay, platform_overlay};
 use crate::gitops::{self, Repository};
 use crate::platform::kind::application::Application;
-use crate::platform::kind::{Forward, Kit, Secrets, Target, Wanted, cnpg, flux, image, install, overlay, push};
+use crate::platform::kind::{Forward, Kit, Secrets, Target, Wanted, cnpg, flux, image, install, push};
 use crate::platform::local::Account;
 use crate::workflow::drill::operating_system;
 use crate::workflow::{DatabaseSource, Drill, Failure};
@@ -25,6 +25,9 @@ const NODE_LIMIT: Duration = Duration::from_secs(120);
 const ARCHIVING_LIMIT: Duration = Duration::from_secs(120);
 /// How long Flux may take for the first revision: a database, its schema and the application.
 const FIRST_LIMIT: Duration = Duration::from_secs(300);
+/// What the kit calls the image of PostgreSQL, and how large its volume is.
+const OPERAND: &str = "postgresql";
+const STORAGE: &str = "1Gi";
 /// The directory of the tree that the cluster applies.
 const CLUSTER_PATH: &str = "./clusters/kind";
 /// The application's releases; the drill's change brings the second.
@@ -48,8 +51,12 @@ impl KindSettings {
     }
 
     pub(in crate::workflow) fn describe(&self) -> Description {
-        let mut tools: Vec<_> =
-            self.kit.components.iter().map(|one| Tool { name: one.name.clone(), version: format!("{} ({})", one.version, one.source) }).collect();
+        let mut tools: Vec<_> = self
+            .kit
+            .components
+            .iter()
+            .map(|one| Tool { name: one.name.clone(), version: format!("{} ({})", one.version, one.source) })
+            .collect();
         tools.extend(self.kit.images.iter().map(|one| Tool { name: format!("image {}", one.reference), version: one.digest.clone() }));
         tools.push(Tool { name: "operating system".into(), version: operating_system() });
         Description {
@@ -94,7 +101,14 @@ pub(in crate::workflow::platform) async fn up(
     let client = cluster.connect().await.map_err(|e| platform(&e))?;
     let secrets = Secrets::generate();
     let repository = Repository::create(&dir.join("repository.git"), &gitops::TREE, clock::now()).map_err(|e| Failure::platform(&e))?;
-    let adapted = overlay::changes(kit, &repository).map_err(|e| platform(&e))?;
+    let overlay = PlatformOverlay {
+        image: kit.image(OPERAND).map_err(|e| platform(&e))?.reference.clone(),
+        instances: 1,
+        storage: STORAGE.to_owned(),
+        object_store: install::OBJECT_STORE_URL.to_owned(),
+    };
+    let databases = tree_file(&repository, &repository.head().map_err(|e| Failure::platform(&e))?, DATABASES)?;
+    let adapted = [platform_overlay(&databases, &overlay).map_err(|e| Failure::platform(&e))?];
     let head = repository.commit(&adapted, "Fit the tree to this platform", clock::now()).map_err(|e| Failure::platform(&e))?;
     let (installed, _, loaded) = futures::try_join!(
         install::install(&client, kit, &secrets),
@@ -119,7 +133,10 @@ pub(in crate::workflow::platform) async fn up(
     cnpg::archiving(&client, NAMESPACE, PRIMARY, ARCHIVING_LIMIT).await.map_err(|e| platform(&e))?;
     let scheduled = cnpg::first_scheduled(&client, NAMESPACE, PRIMARY, PRIMARY, BACKUP_LIMIT).await.map_err(|e| platform(&e))?;
     let Some(backup) = scheduled.backup else {
-        return Err(Failure::because(ReasonCode::BackupNotCompleted, format!("the scheduled Backup {} is {}", scheduled.name, scheduled.phase)));
+        return Err(Failure::because(
+            ReasonCode::BackupNotCompleted,
+            format!("the scheduled Backup {} is {}", scheduled.name, scheduled.phase),
+        ));
     };
     parts.push(("backup", begun.elapsed()));
     let database = "orders".to_owned();
@@ -127,7 +144,12 @@ pub(in crate::workflow::platform) async fn up(
     let application = Application::open(&client, NAMESPACE).await.map_err(|e| platform(&e))?;
     application.available(NODE_LIMIT).await.map_err(|e| platform(&e))?;
     let took: Vec<_> = parts.iter().map(|(name, at)| format!("{name} after {} s", at.as_secs())).collect();
-    let seen = format!("kind cluster {} with Flux and CloudNativePG: {}; revision {} applied; the application answers", cluster.name(), took.join(", "), head.short());
+    let seen = format!(
+        "kind cluster {} with Flux and CloudNativePG: {}; revision {} applied; the application answers",
+        cluster.name(),
+        took.join(", "),
+        head.short()
+    );
     let kind = Kind {
         cluster,
         client,
