@@ -206,8 +206,12 @@ fn never_go(source: &Source, scenario: &Scenario, collection: &Collection<DrillW
         scenario.name,
         ids.join(", ")
     );
-    let wanted: Vec<_> = missing.iter().map(|(sentence, _)| format!("{} {}", sentence.keyword, sentence.example)).collect();
-    let hint = format!("what is missing, after every change to the database:\n    {}", wanted.join("\n    "));
+    // In the scenario's own words, where it has a recovery point to speak of.
+    let records = |step: &&Step| sentence_of(step, collection).is_some_and(|sentence| sentence.point == Point::Recorded);
+    let point = scenario.steps.iter().find(records).and_then(|step| first_quoted(&step.value)).unwrap_or("\"before the release\"");
+    let example = |example: &str| example.replace("\"before the release\"", point);
+    let wanted: Vec<_> = missing.iter().map(|(sentence, _)| format!("{} {}", sentence.keyword, example(sentence.example))).collect();
+    let hint = format!("these steps make them, and count where no change to the database comes after:\n    {}", wanted.join("\n    "));
     Some(Finding { severity: Severity::Warning, ..found(source, (scenario.line, scenario.column), "never-go", message, hint) })
 }
 

@@ -46,7 +46,9 @@ pub fn never_made<'a>(steps: impl Iterator<Item = &'a Sentence>) -> Vec<(&'stati
     }
     let mut missing: Vec<(&'static Sentence, Vec<CheckId>)> = Vec::new();
     for id in CheckId::CRITICAL.into_iter().filter(|id| !made.contains(id)) {
-        let Some(sentence) = SENTENCES.iter().find(|sentence| sentence.makes.contains(&id)) else { continue };
+        // Rather a sentence that holds for every migration than one that names an example.
+        let makes = SENTENCES.iter().filter(|sentence| sentence.makes.contains(&id));
+        let Some(sentence) = makes.min_by_key(|sentence| sentence.example.contains("corrupt_dummy")) else { continue };
         match missing.iter_mut().find(|(known, _)| known.example == sentence.example) {
             Some((_, ids)) => ids.push(id),
             None => missing.push((sentence, vec![id])),
