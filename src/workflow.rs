@@ -4,6 +4,7 @@
 //! it observations, core draws the verdict.
 
 mod change;
+mod clean;
 mod config;
 mod damage;
 mod drill;
@@ -17,6 +18,7 @@ mod restore_drill;
 mod revert;
 mod verification;
 
+pub use clean::clean;
 pub use config::{Config, ConfigError};
 pub use drill::{Drill, Settings, StartError};
 pub use faults::{Harm, Misstep};

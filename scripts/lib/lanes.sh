@@ -10,12 +10,14 @@ declare -A LANE_TITLE=(
   [tests]="unit and integration tests, on real PostgreSQL"
   [drills]="the shipped features, each to a verdict"
   [contract]="exit codes and streams of the command line"
+  [kit]="what a kind cluster takes where no image registry is reached: half an hour the first time"
+  [kind]="the adapters and the shipped drill on a real cluster with Flux and CloudNativePG"
 )
 
 # The release profile everywhere, so that dependencies are compiled once.
 lane_scripts() {
   local file
-  for file in scripts/drill scripts/test scripts/bench scripts/lib/*.sh scripts/bench.d/*.sh .ci/run; do
+  for file in scripts/drill scripts/test scripts/bench scripts/lib/*.sh scripts/bench.d/*.sh scripts/offline/kit scripts/offline/*.sh .ci/run; do
     bash -n "$file" || return 1
   done
 }
@@ -156,4 +158,23 @@ lane_contract() {
   counted "a missing feature is 2" exits 2 "$turnback" run "$work/missing.feature"
   counted "a missing feature is a document with --json" documents 2 "$turnback" run --json "$work/missing.feature"
   counted "an unknown option is 2 with --json too" exits 2 "$turnback" run --json --no-such-option
+}
+
+lane_kit() {
+  scripts/offline/kit build && scripts/offline/kit load
+}
+
+lane_kind() {
+  built || return 1
+  counted "the adapters on one cluster" cargo test --release --locked --test kind -- --nocapture
+  counted "data_rollback.feature ends GO on kind" ends_go_on_kind features/data_rollback.feature "$work/evidence-kind"
+}
+
+# ends_go_on_kind FEATURE DIR: the same feature file, on a cluster that is there for it alone.
+ends_go_on_kind() {
+  "$turnback" run "$1" --on kind --evidence "$2" || return 1
+  [[ -n $(find "$2" -name evidence.json) ]] || {
+    echo "no evidence.json below $2"
+    return 1
+  }
 }

@@ -19,7 +19,7 @@ pub struct Args {
 /// Cleans and reports.
 pub async fn run(args: &Args) -> u8 {
     let root = args.work.clone().unwrap_or_else(workdir::default_root);
-    match turnback::platform::local::clean(&root).await {
+    match turnback::workflow::clean(&root).await {
         Ok(report) => {
             let code = if report.left.is_empty() { exit::OK } else { exit::INCONCLUSIVE };
             if args.json {

@@ -27,6 +27,8 @@ pub use local::LocalSettings;
 
 static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/fixtures/migrations");
 
+/// The file in a run's directory that names the kind cluster it made.
+pub(super) const CLUSTER_FILE: &str = "kind-cluster";
 /// The database Cluster that the tree's release names at first.
 pub(super) const PRIMARY: &str = "orders-production";
 

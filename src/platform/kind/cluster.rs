@@ -132,7 +132,13 @@ impl Wanted {
         }
         let operation =
             format!("create the kind cluster {} (is its node image {} in the engine? `scripts/offline/kit load`)", self.name, self.image);
-        run(&operation, &self.kind.to_string_lossy(), arguments, Some(self.config()), KIND_LIMIT).await?;
+        let program = self.kind.to_string_lossy().into_owned();
+        let mut expression = duct::cmd(&program, arguments).stdin_bytes(self.config()).stdout_capture().stderr_capture().unchecked();
+        if let Some(dir) = self.kubeconfig.parent() {
+            // Should we be killed, `turnback clean` finds kind still at work by where it works.
+            expression = expression.dir(dir);
+        }
+        ended(&operation, &program, expression, KIND_LIMIT).await?;
         if let Err(error) = cluster.mark().await {
             // Nobody could tell later whose it is.
             let _ = cluster.remove().await;
@@ -162,6 +168,18 @@ impl KindCluster {
             None => return Err(not_ours("it does not carry the marker (ConfigMap kube-system/turnback)")),
         }
         Ok(cluster)
+    }
+
+    /// The cluster that a run made, or was about to make, under this name; it may be half made, or not there at all.
+    ///
+    /// # Errors
+    /// When the name is not one of ours.
+    pub fn of_run(kit: &Kit, name: &str, run: &str, kubeconfig: &Path) -> Result<Self, KindError> {
+        if !name.starts_with(PREFIX) {
+            return Err(KindError::NotOurs { cluster: name.to_owned(), why: "its name does not begin with turnback-".to_owned() });
+        }
+        let (name, run, kubeconfig) = (name.to_owned(), run.to_owned(), kubeconfig.to_owned());
+        Ok(Self { name, kind: kit.programs.kind.clone(), kubeconfig, run })
     }
 
     /// Its name, as `kind get clusters` lists it.

@@ -70,11 +70,15 @@ fn owner(dir: &Path) -> Option<Owner> {
     serde_json::from_slice(&std::fs::read(&marker).ok()?).ok()
 }
 
-/// Ends what interrupted drills left running and removes their directories.
+/// Ends what interrupted drills left running and removes their directories. What a run made outside its directory is left to `elsewhere`, which
+/// is told the directory and the run and says what it removed, or why it could not; then the directory stays, because it names what is left.
 ///
 /// # Errors
 /// [`WorkDirError::Busy`] where a drill still runs there, [`WorkDirError`] where the root cannot be used at all.
-pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
+pub async fn clean(
+    root: &Path,
+    elsewhere: impl AsyncFn(&Path, &str) -> Result<Option<String>, String>,
+) -> Result<CleanReport, WorkDirError> {
     let mut report = CleanReport::default();
     match std::fs::symlink_metadata(root) {
         Ok(meta) => check_root(root, &meta)?,
@@ -98,6 +102,13 @@ pub async fn clean(root: &Path) -> Result<CleanReport, WorkDirError> {
         if running {
             report.left.push(format!("{} (run {}): its processes still run", dir.display(), owner.run));
             continue;
+        }
+        match elsewhere(&dir, &owner.run).await {
+            Ok(removed) => report.removed.extend(removed),
+            Err(problem) => {
+                report.left.push(format!("{} (run {}): {problem}", dir.display(), owner.run));
+                continue;
+            }
         }
         match remove_tree(&dir).await {
             Ok(()) => report.removed.push(format!("{} (run {})", dir.display(), owner.run)),
@@ -314,7 +325,7 @@ mod tests {
         let child: u32 = line.trim().parse().unwrap();
         assert!(stat(child).is_some_and(|stat| !stat.zombie), "the child does not run");
 
-        let report = clean(root.path()).await.unwrap();
+        let report = clean(root.path(), async |_, _| Ok(None)).await.unwrap();
         assert!(stat(child).is_none_or(|stat| stat.zombie), "the child outlived clean: {report:?}");
         assert!(report.left.is_empty() && !dir.exists(), "{report:?}");
     }

@@ -1,6 +1,6 @@
 //! Bringing the kind platform up: a cluster, what must run in it, the tree in its Git server, and Flux having applied it.
 
-use super::super::{Description, PRIMARY, Up, tree_file};
+use super::super::{CLUSTER_FILE, Description, PRIMARY, Up, tree_file};
 use super::{BACKUP_LIMIT, Kind, platform};
 use crate::clock;
 use crate::gitops::tree::{DATABASES, NAMESPACE, PlatformOverlay, platform_overlay};
@@ -93,7 +93,7 @@ pub(in crate::workflow::platform) async fn up(
     let short: String = run.chars().rev().filter(char::is_ascii_alphanumeric).take(8).collect();
     // Before there is a cluster: whoever finds this directory after a kill knows which cluster to delete.
     let wanted = Wanted::new(kit, &short, &run, &kubeconfig);
-    std::fs::write(dir.join("kind-cluster"), wanted.name()).map_err(|e| Failure::platform(&e))?;
+    std::fs::write(dir.join(CLUSTER_FILE), wanted.name()).map_err(|e| Failure::platform(&e))?;
     let cluster = wanted.create().await.map_err(|e| platform(&e))?;
     let mut parts = vec![("cluster", begun.elapsed())];
     drill.journal("cluster-created", json!({ "cluster": cluster.name(), "node_image": kit.node.image }));
