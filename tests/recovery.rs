@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
-use turnback::workflow::clean;
 use turnback::platform::local::{
     Account, Archive, ArchiveError, Login, Paused, Programs, RestoreError, RestoreRequest, SegmentFault, Server, ServerOptions, Shutdown,
     WorkDir, WorkDirError, base_backup, leftovers, lost_commits, restore, verify,
 };
 use turnback::recovery::{PointRequest, record_point, seal};
+use turnback::workflow::clean;
 use turnback_core::recovery::{BaseBackup, Lsn, RecoveryPoint, RecoveryTarget, RestorePlan, Target, TargetKind, parse_time, plan};
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -4,12 +4,10 @@
 
 mod plan;
 mod position;
-mod replay_log;
 mod target;
 
 pub use plan::{ArchiveFacts, Refusal, RestorePlan, plan};
 pub use position::{Lsn, PositionError, SEGMENT_BYTES_DEFAULT, segment_name};
-pub use replay_log::ReplayLog;
 pub use target::{TargetError, parse_target};
 
 use jiff::Timestamp;
