@@ -248,7 +248,7 @@ impl KindCluster {
 
     /// The run in its marker; `None` where there is no marker.
     async fn marker(&self) -> Result<Option<String>, KindError> {
-        let client = self.connect().await?;
+        let client = self.connect().await?.impatient();
         let marker = client.get(&kinds::CONFIG_MAP.named("kube-system", MARKER)).await?;
         Ok(marker.and_then(|marker| Some(marker.data.pointer("/data/run")?.as_str()?.to_owned())))
     }
