@@ -3,6 +3,7 @@
 //! It takes a container engine and the kit (`scripts/offline/kit build`), and fails where they are missing. With TURNBACK_KEEP set, the cluster
 //! stays for a look when the test fails.
 
+use futures::FutureExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -264,26 +265,22 @@ async fn unreachable(platform: &Platform, backup: &str) -> (Option<FluxOutcome>,
 async fn the_adapters_do_on_a_real_cluster_what_a_drill_needs() {
     let directory = TempDir::new().unwrap();
     let platform = Platform::up(directory.path()).await;
-    let run = tokio::spawn(async move {
-        let result = std::panic::AssertUnwindSafe(drill(&platform));
-        let result = futures::FutureExt::catch_unwind(result).await;
-        if result.is_err() {
-            let texts = diagnostics::gather(&platform.client, &diagnostics::NAMESPACES, &platform.secrets.values()).await;
-            let kept = std::env::temp_dir().join(format!("turnback-kind-test-{}", std::process::id()));
-            for (name, text) in texts {
-                let file = kept.join(name);
-                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-                std::fs::write(file, text).unwrap();
-            }
-            platform.say(&format!("failed; what the cluster said is in {}", kept.display()));
+    let result = FutureExt::catch_unwind(std::panic::AssertUnwindSafe(drill(&platform))).await;
+    if result.is_err() {
+        let texts = diagnostics::gather(&platform.client, &diagnostics::NAMESPACES, &platform.secrets.values()).await;
+        let kept = std::env::temp_dir().join(format!("turnback-kind-test-{}", std::process::id()));
+        for (name, text) in texts {
+            let file = kept.join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
         }
-        if result.is_ok() || std::env::var_os("TURNBACK_KEEP").is_none() {
-            platform.cluster.delete().await.unwrap();
-            platform.say("deleted");
-        }
-        result
-    });
-    if let Err(panic) = run.await.unwrap() {
+        platform.say(&format!("failed; what the cluster said is in {}", kept.display()));
+    }
+    if result.is_ok() || std::env::var_os("TURNBACK_KEEP").is_none() {
+        platform.cluster.delete().await.unwrap();
+        platform.say("deleted");
+    }
+    if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
 }

@@ -33,3 +33,10 @@ pub use exec::exec;
 pub use forward::{Forward, Target};
 pub use kit::Kit;
 pub use secrets::Secrets;
+
+use std::time::Instant;
+
+/// Milliseconds since a moment.
+fn ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

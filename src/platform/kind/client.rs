@@ -4,7 +4,7 @@
 //! does not have is simply not there.
 
 use super::KindError;
-use super::error::{api, is_missing, is_passing, said, waited};
+use super::error::{api, is_missing, said, waited};
 use crate::wait::{Poll, Wait};
 use futures::{StreamExt, TryFutureExt};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -24,6 +24,9 @@ use std::time::Duration;
 
 /// The field manager of everything that is applied here.
 pub const FIELD_MANAGER: &str = "turnback";
+
+/// How long one request is repeated while the API is away: an API server that restarts is back within this.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +178,7 @@ pub fn condition(object: &DynamicObject, kind: &str) -> Option<Condition> {
 pub struct KubeClient {
     client: kube::Client,
     known: Arc<Mutex<HashMap<GroupVersionKind, (ApiResource, ApiCapabilities)>>>,
+    patience: Duration,
 }
 
 impl fmt::Debug for KubeClient {
@@ -199,7 +203,13 @@ impl KubeClient {
         }
         config.connect_timeout = Some(Duration::from_secs(5));
         let client = kube::Client::try_from(config).map_err(|error| wrong(said(&error)))?;
-        Ok(Self { client, known: Arc::default() })
+        Ok(Self { client, known: Arc::default(), patience: PATIENCE })
+    }
+
+    /// The same connection, for requests that are made once: for looking at a cluster that may be dead.
+    #[must_use]
+    pub fn impatient(&self) -> Self {
+        Self { patience: Duration::ZERO, ..self.clone() }
     }
 
     /// The client itself.
@@ -241,11 +251,12 @@ impl KubeClient {
     /// # Errors
     /// When the API does not answer.
     pub async fn get(&self, object: &Object) -> Result<Option<DynamicObject>, KindError> {
-        match self.of(object).get(&object.name).await {
+        self.patiently(async || match self.of(object).get(&object.name).await {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(api("read", object)(error)),
-        }
+        })
+        .await
     }
 
     /// The objects of a kind with these labels (`a=b,c=d`; empty for all); none where the kind is not known.
@@ -253,14 +264,15 @@ impl KubeClient {
     /// # Errors
     /// When the API does not answer.
     pub async fn list(&self, kind: Kind, namespace: Option<&str>, labels: &str) -> Result<Vec<DynamicObject>, KindError> {
-        match self.api(kind, namespace).list(&ListParams::default().labels(labels)).await {
+        self.patiently(async || match self.api(kind, namespace).list(&ListParams::default().labels(labels)).await {
             Ok(found) => Ok(found.items),
             Err(error) if is_missing(&error) => Ok(Vec::new()),
             Err(error) => Err(api("list", kind.plural)(error)),
-        }
+        })
+        .await
     }
 
-    /// Creates an object from its manifest.
+    /// Creates an object from its manifest; with `dry_run` only for a try.
     ///
     /// # Errors
     /// When the API refuses it.
@@ -277,7 +289,18 @@ impl KubeClient {
     /// When there is no such object, or the API refuses.
     pub async fn merge(&self, object: &Object, change: &Value) -> Result<DynamicObject, KindError> {
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.of(object).patch(&object.name, &parameters, &Patch::Merge(change)).map_err(api("change", object)).await
+        self.patiently(async || {
+            self.of(object).patch(&object.name, &parameters, &Patch::Merge(change)).map_err(api("change", object)).await
+        })
+        .await
+    }
+
+    /// Repeats a request that may be repeated, while the API is away.
+    async fn patiently<T>(&self, mut request: impl AsyncFnMut() -> Result<T, KindError>) -> Result<T, KindError> {
+        match request().await {
+            Err(error) if error.is_passing() && !self.patience.is_zero() => Self::retrying("the API answers", self.patience, request).await,
+            other => other,
+        }
     }
 
     /// Sets an annotation.
@@ -293,11 +316,12 @@ impl KubeClient {
     /// # Errors
     /// When the API refuses.
     pub async fn delete(&self, object: &Object) -> Result<(), KindError> {
-        match self.of(object).delete(&object.name, &kube::api::DeleteParams::background()).await {
+        self.patiently(async || match self.of(object).delete(&object.name, &kube::api::DeleteParams::background()).await {
             Ok(_) => Ok(()),
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(api("delete", object)(error)),
-        }
+        })
+        .await
     }
 
     /// Watches one object until `look` is content with it; it is given `None` while there is no such object. An API that is away for a while is
@@ -348,13 +372,5 @@ impl KubeClient {
             Err(error) => Err(error),
         };
         Wait::new(name, limit).every(Duration::from_millis(250)).until(look).await.map_err(waited)
-    }
-
-    /// Whether the API answers at all.
-    pub async fn answers(&self) -> bool {
-        match self.client.apiserver_version().await {
-            Ok(_) => true,
-            Err(error) => !is_passing(&error),
-        }
     }
 }

@@ -272,7 +272,7 @@ impl KindCluster {
 
     /// The run in its marker; `None` where there is no marker.
     async fn marker(&self) -> Result<Option<String>, KindError> {
-        let client = self.connect().await?;
+        let client = self.connect().await?.impatient();
         let marker = client.get(&kinds::CONFIG_MAP.named("kube-system", MARKER)).await?;
         Ok(marker.and_then(|marker| Some(marker.data.pointer("/data/run")?.as_str()?.to_owned())))
     }
@@ -340,8 +340,8 @@ mod tests {
         let arguments = ["-c", "echo one >&2; echo two >&2; exit 3"].map(OsString::from);
         let error = run("test", "sh", arguments, None, ASK_LIMIT).await.unwrap_err().to_string();
         assert!(error.contains("one\ntwo") && error.contains('3'), "{error}");
-        let hangs = run("test", "sh", ["-c", "read line"].map(OsString::from), None, Duration::from_millis(50)).await;
-        assert!(hangs.is_err(), "standard input is empty, so `read` fails");
+        let hangs = run("test", "sleep", ["60"].map(OsString::from), None, Duration::from_millis(50)).await;
+        assert!(matches!(hangs, Err(KindError::TimedOut { .. })), "{hangs:?}");
         let missing = run("test", "no-such-program-at-all", [], None, ASK_LIMIT).await;
         assert!(matches!(missing, Err(KindError::Start { .. })));
     }

@@ -19,8 +19,9 @@ const AT_ONCE: usize = 8;
 /// Gathers pod logs (those of earlier containers too), events and objects of these namespaces; every value in `secrets` is blotted out.
 pub async fn gather(client: &KubeClient, namespaces: &[&str], secrets: &[String]) -> Vec<(String, String)> {
     let mut texts = Vec::new();
+    let client = client.impatient();
     for namespace in namespaces {
-        texts.extend(of_namespace(client, namespace).await);
+        texts.extend(of_namespace(&client, namespace).await);
     }
     for (_, text) in &mut texts {
         for secret in secrets.iter().filter(|secret| secret.len() >= 4) {

@@ -5,7 +5,7 @@
 use super::client::{Kind, KubeClient, Object, kinds};
 use super::error::waited;
 use super::flux_state::{Next, named_job, next, source_status};
-use super::{KindError, install};
+use super::{KindError, ms};
 use crate::clock;
 use crate::gitops::{BRANCH, CommitId};
 use crate::wait::{Poll, Wait};
@@ -263,19 +263,4 @@ async fn events(client: &KubeClient, since: Timestamp) -> Result<Vec<String>, Ki
     }
     lines.sort();
     Ok(lines.into_iter().map(|(_, line)| line).collect())
-}
-
-fn ms(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Waits until Flux's controllers run; [`install::install`] does it as well.
-///
-/// # Errors
-/// When they do not in time.
-pub async fn ready(client: &KubeClient, limit: Duration) -> Result<(), KindError> {
-    for name in ["source-controller", "kustomize-controller"] {
-        install::available(client, NAMESPACE, name, limit).await?;
-    }
-    Ok(())
 }

@@ -6,7 +6,7 @@ use super::client::{KubeClient, kinds};
 use super::error::said;
 use super::{KindError, condition};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DynamicObject};
+use kube::api::{Api, DynamicObject, ListParams};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -133,7 +133,11 @@ async fn serve(listener: TcpListener, client: KubeClient, target: Target, failur
 }
 
 async fn bridge(mut stream: TcpStream, client: &KubeClient, target: &Target) -> Result<(), String> {
-    let pods = client.list(kinds::POD, Some(&target.namespace), &target.labels).await.map_err(|error| error.to_string())?;
+    let pods = client
+        .api(kinds::POD, Some(&target.namespace))
+        .list(&ListParams::default().labels(&target.labels))
+        .await
+        .map_err(|error| format!("the API: {}", said(&error)))?;
     let Some(pod) = pods.iter().filter(|pod| is_ready(pod)).max_by_key(|pod| pod.metadata.creation_timestamp.clone()) else {
         return Err(format!("no pod of {} with {} is ready", target.namespace, target.labels));
     };

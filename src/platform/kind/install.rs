@@ -4,10 +4,11 @@
 use super::apply::{self, Applied};
 use super::client::{KubeClient, kinds};
 use super::secrets::DATABASE_USER;
-use super::{KindError, Kit, Secrets};
+use super::{KindError, Kit, Secrets, ms};
 use crate::gitops;
 use crate::wait::Poll;
 use kube::api::DynamicObject;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ const BACKUP_CREDENTIALS: &str = "backup-credentials";
 pub const DATABASE_SECRET: &str = "orders-database";
 
 /// What was installed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Installed {
     /// From the beginning until each part was there, in milliseconds, in the order in which they were.
     pub parts: Vec<(String, u64)>,
@@ -144,10 +145,6 @@ fn secret_documents(secrets: &Secrets) -> Vec<Value> {
         secret(gitops::tree::NAMESPACE, BACKUP_CREDENTIALS, "Opaque", &bucket),
         secret(gitops::tree::NAMESPACE, DATABASE_SECRET, "kubernetes.io/basic-auth", &user),
     ]
-}
-
-fn ms(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

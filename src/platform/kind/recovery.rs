@@ -14,6 +14,7 @@ use futures::{AsyncBufReadExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject, LogParams};
+use serde::Serialize;
 use std::pin::pin;
 use std::time::Duration;
 use turnback_core::recovery::Lsn;
@@ -24,7 +25,7 @@ const CONTAINER: &str = "full-recovery";
 const PODS: usize = 2;
 
 /// A recovery, as far as it got.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Recovery {
     /// The Job's log, PostgreSQL's lines unwrapped.
     pub log: String,
