@@ -31,12 +31,6 @@ pub fn listen(listener: impl Fn(Waiting<'_>) + Send + Sync + 'static) {
     let _taken = LISTENER.set(Box::new(listener));
 }
 
-fn tell(name: &str, status: &str, elapsed: Duration) {
-    if let Some(listener) = LISTENER.get() {
-        listener(Waiting { name, status, elapsed });
-    }
-}
-
 /// What a look at the condition found.
 #[derive(Debug)]
 pub enum Poll<T> {
@@ -76,12 +70,13 @@ pub struct Wait {
     limit: Duration,
     first: Duration,
     longest: Duration,
+    heard: bool,
 }
 
 impl Wait {
     /// A wait for `name` (“the server accepts connections”), for at most `limit`.
     pub fn new(name: impl fmt::Display, limit: Duration) -> Self {
-        Self { name: name.to_string(), limit, first: Duration::from_millis(2), longest: Duration::from_millis(50) }
+        Self { name: name.to_string(), limit, first: Duration::from_millis(2), longest: Duration::from_millis(50), heard: true }
     }
 
     /// Looks at most this often once the first, quicker looks have passed.
@@ -90,6 +85,19 @@ impl Wait {
         self.longest = longest;
         self.first = self.first.min(longest);
         self
+    }
+
+    /// Nobody waits for this: it goes on in the background, and listeners do not hear of it.
+    #[must_use]
+    pub fn unheard(mut self) -> Self {
+        self.heard = false;
+        self
+    }
+
+    fn tell(&self, status: &str, elapsed: Duration) {
+        if let Some(listener) = LISTENER.get().filter(|_| self.heard) {
+            listener(Waiting { name: &self.name, status, elapsed });
+        }
     }
 
     /// Looks until the condition holds, fails, or the deadline passes.
@@ -105,13 +113,13 @@ impl Wait {
             let Some(left) = self.limit.checked_sub(start.elapsed()) else {
                 return Err(WaitError::TimedOut { name: self.name.clone(), limit: self.limit, last });
             };
-            tell(&self.name, &last, start.elapsed());
+            self.tell(&last, start.elapsed());
             let mut looking = pin!(look());
             let reminded = async {
                 loop {
                     match tokio::time::timeout(REMINDED, &mut looking).await {
                         Ok(seen) => return seen,
-                        Err(_) => tell(&self.name, &last, start.elapsed()),
+                        Err(_) => self.tell(&last, start.elapsed()),
                     }
                 }
             };

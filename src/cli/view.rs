@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use turnback::wait::{self, Waiting};
 use turnback::workflow::{Failure, Finished};
 use turnback_core::drill::{Decision, Phase};
@@ -27,8 +27,8 @@ struct Moving {
     bar: Option<ProgressBar>,
     /// The step, without what it waits for.
     step: String,
-    /// The wait that was told last where nothing can move, and after how long.
-    told: Option<(String, Duration)>,
+    /// When a wait was told last, or the step began, where nothing can move.
+    told: Option<Instant>,
 }
 
 /// Waits that are over sooner than this are not worth a word.
@@ -78,7 +78,7 @@ impl View {
     pub fn step_started(&self, keyword: &str, text: &str) {
         let step = format!("{} {text}", keyword.trim());
         let mut moving = lock(&self.moving);
-        moving.told = None;
+        moving.told = Some(Instant::now());
         moving.step.clone_from(&step);
         if !self.animated {
             return;
@@ -193,13 +193,10 @@ impl Moving {
             }
             return;
         }
-        let due = match &self.told {
-            Some((name, at)) if name == waiting.name => waiting.elapsed >= *at + TOLD_EVERY,
-            _ => waiting.elapsed >= TOLD_EVERY,
-        };
-        if due {
-            anstream::eprintln!("      … {} for {} s: {status}", waiting.name, waiting.elapsed.as_secs());
-            self.told = Some((waiting.name.to_owned(), waiting.elapsed));
+        // Several waits may go on side by side: one of them at a time is word enough.
+        if self.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+            anstream::eprintln!("      … {} ({} s): {status}", waiting.name, waiting.elapsed.as_secs());
+            self.told = Some(Instant::now());
         }
     }
 }

@@ -130,8 +130,12 @@ impl Wanted {
         if self.retain {
             arguments.push("--retain".into());
         }
-        let operation =
-            format!("create the kind cluster {} (is its node image {} in the engine? `scripts/offline/kit load`)", self.name, self.image);
+        let ask = ["image", "inspect", "--format", "{{.Id}}", self.image.as_str()].map(OsString::from);
+        match run("look for the node image", "docker", ask, None, ASK_LIMIT).await {
+            Err(KindError::Program { said, .. }) if said.contains("No such image") => return Err(KindError::NoImage(self.image)),
+            other => other?,
+        };
+        let operation = format!("create the kind cluster {}", self.name);
         let program = self.kind.to_string_lossy().into_owned();
         let mut expression = duct::cmd(&program, arguments).stdin_bytes(self.config()).stdout_capture().stderr_capture().unchecked();
         if let Some(dir) = self.kubeconfig.parent() {
@@ -311,12 +315,13 @@ pub(super) async fn run(
 pub(super) async fn ended(operation: &str, program: &str, expression: duct::Expression, limit: Duration) -> Result<String, KindError> {
     let start = |source| KindError::Start { operation: operation.to_owned(), program: program.to_owned(), source };
     let handle = expression.start().map_err(start)?;
+    let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
     let look = async || match handle.try_wait() {
-        Ok(None) => Ok(Poll::NotYet(format!("{program} runs"))),
+        Ok(None) => Ok(Poll::NotYet(format!("{name} runs"))),
         Ok(Some(output)) => Ok(Poll::Ready((output.status, output.stdout.clone(), output.stderr.clone()))),
         Err(source) => Err(start(source)),
     };
-    let done = Wait::new(format!("{program} ends (to {operation})"), limit).until(look).await.map_err(waited);
+    let done = Wait::new(operation, limit).until(look).await.map_err(waited);
     if done.is_err() {
         // What it left is looked after by whoever asked; the error that is returned says what was going on.
         let _ = handle.kill();

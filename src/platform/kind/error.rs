@@ -45,6 +45,9 @@ pub enum KindError {
         /// The end of what it said.
         said: String,
     },
+    /// The container engine does not have the node image.
+    #[error("the container engine does not have the node image {0}: `scripts/offline/kit load` puts it there")]
+    NoImage(String),
     /// A cluster that somebody else may own.
     #[error(
         "the kind cluster {cluster} stays: {why}; delete it by hand with `kind delete cluster --name {cluster}` if it is yours to delete"

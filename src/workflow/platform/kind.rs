@@ -235,13 +235,13 @@ impl Kind {
             let failure = Failure::because(ReasonCode::PlatformFailed, "the recovery Job's log does not say where replay ended");
             return Err(RecoveryFailure { failure, check: None, log: Some(followed.log) });
         };
-        // Where the last replayed record begins: at or behind the marker's message, its commit was replayed; before the sentinel's end, that was not.
+        let (marker_present, sentinel_absent) = stopped_where(lsn, followed.stopping_line.as_deref(), order.point);
         let reached = Reached {
             pause_state: "promoted at the target".to_owned(),
             lsn,
             last_commit: followed.last_completed_transaction.as_ref().and_then(|(_, time)| *time),
-            marker_present: Some(lsn >= order.point.marker.lsn),
-            sentinel_absent: Some(lsn < order.point.sentinel.lsn),
+            marker_present: Some(marker_present),
+            sentinel_absent: Some(sentinel_absent),
         };
         let immediate = order.plan.target.target == Target::Immediate;
         let said = followed.stopping_line.clone().unwrap_or_else(|| format!("replay ended at {lsn} without naming its target"));
@@ -293,6 +293,25 @@ impl Kind {
             Err(error) => ended.left.push(format!("the kind cluster {}: {}", self.cluster.name(), chain(&error))),
         }
         ended
+    }
+}
+
+/// Whether the marker was replayed and the sentinel was not. `lsn` is where the last record begins that replay looked at (“redo done at”): that
+/// record itself was replayed unless replay stopped before it. A transaction's commit record begins where its message ends, or just behind.
+fn stopped_where(lsn: Lsn, stopping: Option<&str>, point: &RecoveryPoint) -> (bool, bool) {
+    let before = stopping.filter(|line| line.contains("stopping before"));
+    let at = before.and_then(|line| line.split_once("of transaction ")?.1.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok());
+    // The log has the low half of the 64-bit id.
+    let stopped_before = |xid: u64| at == Some((xid & 0xFFFF_FFFF) as u32);
+    let (marker, sentinel) = (&point.marker, &point.sentinel);
+    if stopped_before(marker.xid) {
+        (false, true)
+    } else if stopped_before(sentinel.xid) {
+        (true, true)
+    } else if before.is_some() {
+        (lsn > marker.lsn, lsn <= sentinel.lsn)
+    } else {
+        (lsn >= marker.lsn, lsn < sentinel.lsn)
     }
 }
 
@@ -425,6 +444,34 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use turnback_core::recovery::Marker;
+
+    #[test]
+    fn where_replay_stopped_is_told_to_the_transaction() {
+        let marker = |xid, lsn| Marker { xid, lsn: Lsn(lsn) };
+        let point = RecoveryPoint {
+            name: "p".into(),
+            restore_point: "p".into(),
+            time: Timestamp::UNIX_EPOCH,
+            lsn: Lsn(0x190),
+            timeline: 1,
+            system_identifier: "7".into(),
+            marker: marker(748, 0x0F8),
+            sentinel: marker((5 << 32) + 749, 0x1F8),
+            sentinel_time: Timestamp::UNIX_EPOCH,
+            segment: String::new(),
+        };
+        let stopped = |lsn, line| stopped_where(Lsn(lsn), Some(line), &point);
+        // Just right: before the sentinel, and after the restore point that lies between the two.
+        assert_eq!(stopped(0x1F8, "recovery stopping before commit of transaction 749, time 2026-11-21 04:50:26+00"), (true, true));
+        assert_eq!(stopped(0x128, "recovery stopping at restore point \"p\""), (true, true));
+        assert_eq!(stopped(0x0F8, "recovery stopping after commit of transaction 748, time 2026-11-21 04:50:26+00"), (true, true));
+        // One transaction too early, and one too late.
+        assert_eq!(stopped(0x0F8, "recovery stopping before commit of transaction 748, time 2026-11-21 04:50:26+00"), (false, true));
+        assert_eq!(stopped(0x1F8, "recovery stopping after commit of transaction 749, time 2026-11-21 04:50:26+00"), (true, false));
+        assert_eq!(stopped(0x300, "recovery stopping before commit of transaction 760, time 2026-11-21 04:50:27+00"), (true, false));
+        assert_eq!(stopped_where(Lsn(0x50), None, &point), (false, true));
+    }
 
     #[test]
     fn segments_are_told_from_what_else_lies_beside_them() {

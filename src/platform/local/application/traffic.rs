@@ -76,7 +76,7 @@ impl Traffic {
         let runtime = tokio::runtime::Handle::current();
         let task = tokio::task::spawn_blocking(move || {
             let mut product = 0;
-            let wait = Wait::new("the orders are told to stop", LONGEST).every(PAUSE);
+            let wait = Wait::new("the orders are told to stop", LONGEST).every(PAUSE).unheard();
             let orders = wait.until(async || {
                 if told.load(Ordering::Relaxed) {
                     return Ok::<_, std::convert::Infallible>(Poll::Ready(()));
