@@ -1,0 +1,84 @@
+# The kit's cache: results named by the hash of everything that went into them. Sourced, never run. Needs say.sh, machine.sh and $kit.
+#
+# A result is made in $kit/making and moved to $kit/results as its last step, so that what is in $kit/results is whole, whenever a build was killed.
+# shellcheck shell=bash disable=SC2154 # kit is set by the script that sources this
+
+declare -A made=() # name of a result -> its directory
+results_made=0
+
+# hash_of WORD…: one short name for all of them, in this order.
+hash_of() { printf '%s\0' "$@" | sha256sum | cut -c 1-16; }
+
+# hash_of_files FILE…: the hash of their contents, with their names.
+hash_of_files() { sha256sum "$@" | sed "s#  $root/#  #" | sha256sum | cut -c 1-16; }
+
+# remove_tree DIR: also where root owns what is in it, as in a Debian tree made through sudo.
+remove_tree() { rm -rf "$1" 2>/dev/null || as_root rm -rf "$1"; }
+
+# lock_kit: one build at a time; the lock ends with this process.
+lock_kit() {
+  mkdir -p "$kit"/{results,making,logs}
+  exec 8>"$kit/lock"
+  flock --nonblock 8 || {
+    say "another kit is being built in $kit: waiting for it"
+    flock 8
+  }
+}
+
+# result NAME TITLE "MAKER [HELPER…]" INPUT…: afterwards ${made[NAME]} is the directory of the result. The maker is a function: it is called with an
+# empty directory to fill and then the inputs, and it may use nothing else that can change. Its text and that of its helpers are inputs as well.
+#
+# Never call this where bash ignores errors (after `if` or before `||`): the maker would go on after a failed command.
+result() {
+  local name=$1 title=$2 recipe=$3 maker=${3%% *} key dir making log begin status function text=
+  shift 3
+  for function in $recipe; do text+=$(declare -f "$function"); done
+  key=$(hash_of "$name" "$text" "$@")
+  dir=$kit/results/$name-$key
+  made[$name]=$dir
+  [[ ! -d $dir ]] || return 0
+
+  making=$kit/making/$name-$key
+  log=$kit/logs/$name.log
+  remove_tree "$making"
+  mkdir -p "$making"
+  begin=$(now_us)
+  say "== $title"
+  # The lock and the maker's own processes must not outlive each other: fd 8 is closed there.
+  (
+    set -euo pipefail
+    "$maker" "$making" "$@"
+  ) >"$log" 2>&1 </dev/null 8>&- &
+  report_on $! "$log" "$begin"
+  wait $! && status=0 || status=$?
+  if ((status != 0)); then
+    say "   failed with status $status after $(span $(($(now_us) - begin))); the end of $log:"
+    tail -n 25 "$log" | sed 's/^/   | /' >&2
+    fail 1 "the step failed: $title" "what is whole so far stays; run it again to go on from here"
+  fi
+  mv -T "$making" "$dir"
+  results_made=$((results_made + 1))
+  say "   done in $(span $(($(now_us) - begin)))"
+}
+
+# report_on PID LOG BEGIN: a line every half minute for as long as the process runs, so that a long step is not taken for a hanging one.
+report_on() {
+  local pid=$1 log=$2 begin=$3 beat=0
+  exec 9<> <(:)
+  while kill -0 "$pid" 2>/dev/null; do
+    read -r -t 0.2 -u 9 || true
+    beat=$((beat + 1))
+    ((beat % 150 != 0)) || say "   $(span $(($(now_us) - begin))): $(tail -n 1 "$log" | cut -c 1-100)"
+  done
+  exec 9>&-
+}
+
+# prune_results: removes results and half-made ones that this kit does not refer to.
+prune_results() {
+  local dir kept=" ${made[*]} "
+  for dir in "$kit"/results/* "$kit"/making/*; do
+    [[ -e $dir && $kept != *" $dir "* ]] || continue
+    say "   removing ${dir##*/}, which nothing needs any more"
+    remove_tree "$dir"
+  done
+}
