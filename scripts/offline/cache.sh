@@ -4,7 +4,7 @@
 # shellcheck shell=bash disable=SC2154 # kit is set by the script that sources this
 
 declare -A made=() # name of a result -> its directory
-results_made=0
+maker='' reporter='' beside='' # processes that must not outlive this one
 
 # hash_of WORD…: one short name for all of them, in this order.
 hash_of() { printf '%s\0' "$@" | sha256sum | cut -c 1-16; }
@@ -38,45 +38,64 @@ result() {
   made[$name]=$dir
   [[ ! -d $dir ]] || return 0
 
-  making=$kit/making/$name-$key
+  # A name of this process's own: what a killed build left running writes elsewhere.
+  making=$kit/making/$name-$key.$BASHPID
   log=$kit/logs/$name.log
-  remove_tree "$making"
   mkdir -p "$making"
   begin=$(now_us)
   say "== $title"
-  # The lock and the maker's own processes must not outlive each other: fd 8 is closed there.
+  # In a process group of its own, so that it can be ended with all that it started; without the lock (fd 8), which is ours.
+  set -m
   (
     set -euo pipefail
     "$maker" "$making" "$@"
   ) >"$log" 2>&1 </dev/null 8>&- &
-  report_on $! "$log" "$begin"
-  wait $! && status=0 || status=$?
+  maker=$!
+  set +m
+  report_on "$name" "$log" "$begin" 8>&- &
+  reporter=$!
+  wait "$maker" && status=0 || status=$?
+  kill "$reporter"
+  wait "$reporter" 2>/dev/null || true
+  maker='' reporter=''
   if ((status != 0)); then
-    say "   failed with status $status after $(span $(($(now_us) - begin))); the end of $log:"
+    say "   $name: failed with status $status after $(span $(($(now_us) - begin))); the end of $log:"
     tail -n 25 "$log" | sed 's/^/   | /' >&2
     fail 1 "the step failed: $title" "what is whole so far stays; run it again to go on from here"
   fi
   mv -T "$making" "$dir"
-  results_made=$((results_made + 1))
-  say "   done in $(span $(($(now_us) - begin)))"
+  say "   $name: done in $(span $(($(now_us) - begin)))"
 }
 
-# report_on PID LOG BEGIN: a line every half minute for as long as the process runs, so that a long step is not taken for a hanging one.
+# end_with_makers: what this process started does not outlive it.
+end_with_makers() {
+  maker='' reporter='' beside=''
+  trap '[[ -z $reporter ]] || kill "$reporter" 2>/dev/null; [[ -z $maker ]] || kill -- "-$maker" 2>/dev/null; [[ -z $beside ]] || kill "$beside" 2>/dev/null' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+}
+
+# report_on NAME LOG BEGIN: a line every half minute until it is ended, so that a long step is not taken for a hanging one.
 report_on() {
-  local pid=$1 log=$2 begin=$3 beat=0
+  # A read that nothing answers, not a sleep: a sleep would outlive this process.
   exec 9<> <(:)
-  while kill -0 "$pid" 2>/dev/null; do
-    read -r -t 0.2 -u 9 || true
-    beat=$((beat + 1))
-    ((beat % 150 != 0)) || say "   $(span $(($(now_us) - begin))): $(tail -n 1 "$log" | cut -c 1-100)"
+  while ! read -r -t 30 -u 9; do
+    say "   $1: $(span $(($(now_us) - $3))): $(tail -n 1 "$2" | cut -c 1-100)"
   done
-  exec 9>&-
 }
 
-# prune_results: removes results and half-made ones that this kit does not refer to.
+# remove_half_made: what killed builds left.
+remove_half_made() {
+  local dir
+  for dir in "$kit"/making/*; do
+    [[ ! -e $dir ]] || remove_tree "$dir"
+  done
+}
+
+# prune_results: removes results that this kit does not refer to.
 prune_results() {
   local dir kept=" ${made[*]} "
-  for dir in "$kit"/results/* "$kit"/making/*; do
+  for dir in "$kit"/results/*; do
     [[ -e $dir && $kept != *" $dir "* ]] || continue
     say "   removing ${dir##*/}, which nothing needs any more"
     remove_tree "$dir"

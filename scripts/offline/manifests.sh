@@ -92,7 +92,8 @@ patches:
 - patch: "{\$patch: delete, apiVersion: cert-manager.io/v1, kind: Certificate, metadata: {name: barman-cloud-server, namespace: cnpg-system}}"
 - patch: "{\$patch: delete, apiVersion: cert-manager.io/v1, kind: Issuer, metadata: {name: selfsigned-issuer, namespace: cnpg-system}}"
 - target: {kind: Secret, name: plugin-barman-cloud-.*}
-  patch: "[{op: replace, path: /data/SIDECAR_IMAGE, value: $(printf %s "$sidecar" | base64 --wrap 0)}]"
+  patch: |-
+    - {op: replace, path: /data/SIDECAR_IMAGE, value: $(printf %s "$sidecar" | base64 --wrap 0)}
 # It listens within a second; upstream asks for the first time after ten.
 - target: {kind: Deployment, name: barman-cloud}
   patch: |-
