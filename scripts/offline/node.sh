@@ -90,7 +90,7 @@ done
 # Pinned: the kubelet removes images that are not in use when the disk is nearly full, and nothing could bring these back. The layers are compressed:
 # they are only read again to be exported, and kind copies the whole store for each cluster.
 import() {
-  chroot "$tree" ctr --namespace k8s.io images import --label io.cri-containerd.pinned=pinned --compress-blobs --digests "$@" /mnt/exchange/images.tar
+  chroot "$tree" ctr --namespace k8s.io images import --label io.cri-containerd.pinned=pinned --compress-blobs "$@" /mnt/exchange/images.tar
 }
 # Unpacking takes an overlay mount, which a file system that is an overlay itself refuses: then each node unpacks what it starts.
 import || import --no-unpack

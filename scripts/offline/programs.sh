@@ -58,8 +58,9 @@ make_programs() {
   CGO_ENABLED=0 GOFLAGS="-mod=readonly -trimpath -buildvcs=false" \
     nice go build -v -tags "$tags" -ldflags "-s -w $ldflags" -o "$out/" "${packages[@]}"
   for package in "${renamed[@]}"; do
+    [[ $package != .=* ]] || package=kit/$name=${package#.=}
     # Go names an executable after the last part of its package's path that is not a major version.
-    mv "$out/$(go_names "${package%%=*}")" "$out/${package##*=}"
+    mv --no-clobber "$out/$(go_names "${package%%=*}")" "$out/${package##*=}"
   done
 }
 
@@ -74,7 +75,8 @@ go_names() {
 programs() {
   local name=$1 title="compiling $1" key
   shift
-  key=$(hash_of "$go_version" "$(go env GOARCH)" "$(hash_of_files "$here/modules/$name"/go.{mod,sum})")
+  # shellcheck disable=SC2046 # no, one or more files
+  key=$(hash_of "$go_version" "$(go env GOARCH)" "$(hash_of_files "$here/modules/$name"/*.mod "$here/modules/$name"/*.sum $(compgen -G "$here/modules/$name/*.go"))")
   result "programs-$name" "$title" "make_programs go_names" "$name" "$key" "$@"
 }
 
@@ -109,6 +111,6 @@ build_programs() {
   programs etcd '' '' go.etcd.io/etcd/server/v3=etcd
   programs local-path-provisioner '' '' github.com/rancher/local-path-provisioner
   programs versitygw '' '' github.com/versity/versitygw/cmd/versitygw
-  programs coredns '' '' github.com/coredns/coredns
+  programs coredns '' '' .=coredns
   result pause "compiling pause" make_pause "$here/pause.c" "$(hash_of_files "$here/pause.c")"
 }
