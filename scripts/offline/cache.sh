@@ -12,8 +12,15 @@ hash_of() { printf '%s\0' "$@" | sha256sum | cut -c 1-16; }
 # hash_of_files FILE…: the hash of their contents, with their names.
 hash_of_files() { sha256sum "$@" | sed "s#  $root/#  #" | sha256sum | cut -c 1-16; }
 
-# remove_tree DIR: also where root owns what is in it, as in a Debian tree made through sudo.
-remove_tree() { rm -rf "$1" 2>/dev/null || as_root rm -rf "$1"; }
+# remove_tree DIR: also where root owns what is in it, as in a Debian tree made through sudo. Never across a mount: a maker that was killed may have
+# left one, and what is mounted there is not ours to remove.
+remove_tree() {
+  local place
+  while read -r _ place _; do
+    [[ $place != "$1"/* ]] || as_root umount "$place"
+  done < <(tac /proc/self/mounts)
+  if [[ -O $1 ]] && ((EUID == 0)); then rm -rf --one-file-system "$1"; else as_root rm -rf --one-file-system "$1"; fi
+}
 
 # lock_kit: one build at a time; the lock ends with this process.
 lock_kit() {

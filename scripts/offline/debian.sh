@@ -49,7 +49,12 @@ make_debian() {
   as_root mkdir -p "$tree/etc/dpkg/dpkg.cfg.d"
   printf '%s\n' force-unsafe-io path-exclude=/usr/share/{doc,man,info,locale,lintian,bug}/'*' |
     as_root tee "$tree/etc/dpkg/dpkg.cfg.d/kit" >/dev/null
-  as_root debootstrap --variant=minbase --include="$packages" "$suite" "$tree" ${mirror:+"$mirror"}
+  # In a mount namespace of its own: what it mounts goes with it, even when it is killed.
+  as_root unshare --mount --propagation private \
+    debootstrap --variant=minbase --include="$packages" "$suite" "$tree" ${mirror:+"$mirror"}
+  # These it takes from the machine that it runs on.
+  as_root rm "$tree/etc/hostname"
+  : | as_root tee "$tree/etc/resolv.conf" >/dev/null
   # The archives are installed; the lists of packages are what the layers need.
   as_root find "$tree/var/cache/apt" -name '*.deb' -delete
   as_root find "$tree/var/cache/apt" -name '*.bin' -delete
@@ -77,7 +82,7 @@ make_debian_layer() {
   # A change within the file system's own grain of time would not count as newer.
   read -r -t 0.1 <> <(:) || true
   # shellcheck disable=SC2086 # packages is a list
-  [[ -z $packages ]] || as_root chroot "$tree" env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 \
+  [[ -z $packages ]] || as_root unshare --mount --propagation private chroot "$tree" env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 \
     apt-get install --yes --no-install-recommends $packages
   as_root rm "$tree/usr/sbin/policy-rc.d"
   : | as_root tee "$tree/etc/resolv.conf" >/dev/null
