@@ -75,6 +75,7 @@ make_store() {
   as_root unshare --mount --propagation private bash -euo pipefail -s "$tree" "$out/exchange" <<'SH'
 tree=$1 exchange=$2
 mount -t proc proc "$tree/proc"
+mount --rbind /dev "$tree/dev"
 mount -t tmpfs tmpfs "$tree/run"
 mount -t tmpfs tmpfs "$tree/tmp"
 mkdir "$tree/mnt/exchange"
