@@ -73,18 +73,19 @@ program_layer() {
   result "layer-$name" "layer with ${1##*/}" "make_program_layer pack_program_layer" "$program" "$@"
 }
 
-# write_archive FILE IMAGE_DIR…: the images in Docker's own archive format, which Docker and containerd of every age read; - is stdout. Layers that
-# several have in common are in it once.
+# write_archive FILE COMPRESSED IMAGE_DIR…: the images in Docker's own archive format, which Docker and containerd of every age read; - is stdout.
+# Layers that several have in common are in it once: as they are, or from the directory COMPRESSED where that is not empty.
 write_archive() {
-  local file=$1 dir layer work manifest=[]
-  shift
+  local file=$1 compressed=$2 dir layer work manifest=[]
+  shift 2
   work=$(mktemp -d "${TMPDIR:-/tmp}/turnback-image.XXXXXX")
   for dir in "$@"; do
     local id layers=()
     id=$(<"$dir/id")
     ln -s "$dir/config.json" "$work/$id.json"
     while read -r layer; do
-      ln -sfn "$layer/layer.tar" "$work/$(<"$layer/layer.sha256").tar"
+      if [[ -z $compressed ]]; then ln -sfn "$layer/layer.tar" "$work/$(<"$layer/layer.sha256").tar"
+      else ln -sfn "$compressed/$(<"$layer/layer.sha256")" "$work/$(<"$layer/layer.sha256").tar"; fi
       layers+=("$(<"$layer/layer.sha256").tar")
     done <"$dir/layers"
     manifest=$(jq --compact-output --arg config "$id.json" --arg reference "$(<"$dir/reference")" \
@@ -94,6 +95,14 @@ write_archive() {
   # manifest.json last: readers that stop at it have seen the rest.
   (cd "$work" && tar --create --dereference --sort=name --owner=0 --group=0 --numeric-owner -- *) >"$([[ $file == - ]] && echo /dev/stdout || echo "$file")"
   rm -r "$work"
+}
+
+# compress_layers OUT IMAGE_DIR…: the layers of all of them, quickly rather than well.
+compress_layers() {
+  local out=$1 layer
+  shift
+  for layer in $(for dir in "$@"; do cat "$dir/layers"; done | sort -u); do printf '%s\0%s\0' "$layer/layer.tar" "$out/$(<"$layer/layer.sha256")"; done |
+    xargs -0 --max-args 2 --max-procs "$(nproc)" sh -euc 'gzip --fast --no-name <"$0" >"$1"'
 }
 
 # kubernetes_images: `COMPONENT REFERENCE` for each image that kubeadm will ask the node for.
@@ -167,6 +176,6 @@ kit_app() {
   mkdir "$work/layer" "$work/image"
   make_program_layer "$work/layer" "$program" "/usr/local/bin/${program##*/}"
   make_image "$work/image" "$reference" "{\"Entrypoint\":[\"/usr/local/bin/${program##*/}\"],\"User\":\"65532:65532\"}" "$base" "$work/layer"
-  write_archive - "$work/image"
+  write_archive - '' "$work/image"
   rm -r "$work"
 }

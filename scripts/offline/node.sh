@@ -69,8 +69,10 @@ make_store() {
   mkdir "$tree"
   as_root tar -C "$tree" --extract --numeric-owner --xattrs --xattrs-include='*' --file "$base/layer.tar"
   as_root tar -C "$tree" --extract --numeric-owner --xattrs --xattrs-include='*' --file "$node/layer.tar"
-  mkdir -p "$out/exchange"
-  write_archive "$out/exchange/images.tar" "$@"
+  mkdir -p "$out/exchange/layers"
+  # Compressed: unpacked as they are too, the layers are only read again to be exported, and kind copies the whole store for each cluster.
+  compress_layers "$out/exchange/layers" "$@"
+  write_archive "$out/exchange/images.tar" "$out/exchange/layers" "$@"
   # In a mount namespace of its own: whatever stays mounted goes with it.
   as_root unshare --mount --propagation private bash -euo pipefail -s "$tree" "$out/exchange" <<'SH'
 tree=$1 exchange=$2
@@ -88,10 +90,9 @@ for ((tries = 0; tries < 100; tries++)); do
   ! chroot "$tree" ctr version >/dev/null 2>&1 || break
   sleep 0.1
 done
-# Pinned: the kubelet removes images that are not in use when the disk is nearly full, and nothing could bring these back. The layers are compressed:
-# they are only read again to be exported, and kind copies the whole store for each cluster.
+# Pinned: the kubelet removes images that are not in use when the disk is nearly full, and nothing could bring these back.
 import() {
-  chroot "$tree" ctr --namespace k8s.io images import --label io.cri-containerd.pinned=pinned --compress-blobs "$@" /mnt/exchange/images.tar
+  chroot "$tree" ctr --namespace k8s.io images import --label io.cri-containerd.pinned=pinned "$@" /mnt/exchange/images.tar
 }
 # Unpacking takes an overlay mount, which a file system that is an overlay itself refuses: then each node unpacks what it starts.
 import || import --no-unpack
@@ -121,7 +122,7 @@ build_node() {
     "${made[programs-kubernetes]}" "${made[programs-cni]}" "$kind_source" "$(<"${made[image-local-path-provisioner]}/reference")" \
     "$(<"${made[image-base]}/reference")"
   for name in "${image_names[@]}"; do dirs+=("${made[image-$name]}"); done
-  result store "containerd's store with ${#image_names[@]} images, unpacked" "make_store store_layer write_archive" "${made[debian]}" "${made[layer-node]}" "${dirs[@]}"
+  result store "containerd's store with ${#image_names[@]} images, unpacked" "make_store store_layer write_archive compress_layers" "${made[debian]}" "${made[layer-node]}" "${dirs[@]}"
   config='{"Entrypoint":["/usr/local/bin/entrypoint","/sbin/init"],"Env":["container=docker"],"StopSignal":"SIGRTMIN+3"}'
   # The tag holds what is in it: a node image of another kit is never taken for this one.
   image node "turnback-kit/node:$kubernetes-$(hash_of "$config" "${made[debian]}" "${made[layer-node]}" "${made[node-kubernetes]}" "${made[store]}" | cut -c 1-12)" \
@@ -145,4 +146,4 @@ kit_load() {
   done
 }
 
-load_node() { write_archive - "$(jq -r .node.description "$kit/kit.json")" | docker load --quiet; }
+load_node() { write_archive - '' "$(jq -r .node.description "$kit/kit.json")" | docker load --quiet; }
