@@ -1,6 +1,7 @@
 # The kit's cache: results named by the hash of everything that went into them. Sourced, never run. Needs say.sh, machine.sh and $kit.
 #
-# A result is made in $kit/making and moved to $kit/results as its last step, so that what is in $kit/results is whole, whenever a build was killed.
+# A result is made in $kit/making and moved to $kit/results as its last step, so that what is in $kit/results is whole, whenever a build was
+# killed.
 # shellcheck shell=bash disable=SC2154 # kit is set by the script that sources this
 
 declare -A made=() # name of a result -> its directory
@@ -12,8 +13,8 @@ hash_of() { printf '%s\0' "$@" | sha256sum | cut -c 1-16; }
 # hash_of_files FILE…: the hash of their contents, with their names.
 hash_of_files() { sha256sum "$@" | sed "s#  $root/#  #" | sha256sum | cut -c 1-16; }
 
-# remove_tree DIR: also where root owns what is in it, as in a Debian tree made through sudo. Never across a mount: a maker that was killed may have
-# left one, and what is mounted there is not ours to remove.
+# remove_tree DIR: also where root owns what is in it, as in a Debian tree made through sudo. Never across a mount: a maker that was killed
+# may have left one, and what is mounted there is not ours to remove.
 remove_tree() {
   local place
   while read -r _ place _; do
@@ -32,8 +33,9 @@ lock_kit() {
   }
 }
 
-# result NAME TITLE "MAKER [HELPER…]" INPUT…: afterwards ${made[NAME]} is the directory of the result. The maker is a function: it is called with an
-# empty directory to fill and then the inputs, and it may use nothing else that can change. Its text and that of its helpers are inputs as well.
+# result NAME TITLE "MAKER [HELPER…]" INPUT…: afterwards ${made[NAME]} is the directory of the result. The maker is a function: it is called
+# with an empty directory to fill and then the inputs, and it may use nothing else that can change. Its text and that of its helpers are
+# inputs as well.
 #
 # Never call this where bash ignores errors (after `if` or before `||`): the maker would go on after a failed command.
 result() {
@@ -74,10 +76,16 @@ result() {
   say "   $name: done in $(span $(($(now_us) - begin)))"
 }
 
+end_makers() {
+  [[ -z $reporter ]] || kill "$reporter" 2>/dev/null || true
+  [[ -z $maker ]] || kill -- "-$maker" 2>/dev/null || true
+  [[ -z $beside ]] || kill "$beside" 2>/dev/null || true
+}
+
 # end_with_makers: what this process started does not outlive it.
 end_with_makers() {
   maker='' reporter='' beside=''
-  trap '[[ -z $reporter ]] || kill "$reporter" 2>/dev/null; [[ -z $maker ]] || kill -- "-$maker" 2>/dev/null; [[ -z $beside ]] || kill "$beside" 2>/dev/null' EXIT
+  trap end_makers EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
 }

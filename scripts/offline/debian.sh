@@ -21,8 +21,8 @@ debian_mirror() {
   for file in /etc/apt/sources.list.d/*.sources /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
     [[ -r $file ]] || continue
     # Only an archive called "debian" is Debian's main one: not the one for security, nor another vendor's.
-    uri=$(sed -nE 's#^URIs:[[:space:]]*([^[:space:]]+/debian/?)([[:space:]].*)?$#\1#p; s#^deb[[:space:]]+(\[[^]]*\][[:space:]]+)?([^[:space:]]+/debian/?)[[:space:]].*$#\2#p' \
-      "$file" | head -n 1)
+    uri=$(sed -nE -e 's#^URIs:[[:space:]]*([^[:space:]]+/debian/?)([[:space:]].*)?$#\1#p' \
+      -e 's#^deb[[:space:]]+(\[[^]]*\][[:space:]]+)?([^[:space:]]+/debian/?)[[:space:]].*$#\2#p' "$file" | head -n 1)
     if [[ -n $uri ]]; then
       printf '%s\n' "$uri"
       return 0
@@ -65,8 +65,8 @@ make_debian() {
   remove_tree "$tree"
 }
 
-# make_debian_layer OUT BASE PACKAGES FINISH [ARGUMENT…]: what installing the packages on BASE and the function FINISH (called with the tree and the
-# arguments) add to it. What they delete from the base is not recorded: nothing here needs that.
+# make_debian_layer OUT BASE PACKAGES FINISH [ARGUMENT…]: what installing the packages on BASE and the function FINISH (called with the tree
+# and the arguments) add to it. What they delete from the base is not recorded: nothing here needs that.
 make_debian_layer() {
   local out=$1 base=$2 packages=$3 finish=$4 tree=$1/tree
   shift 4
@@ -96,7 +96,8 @@ make_debian_layer() {
 # finish_nothing TREE: the packages are all there is to it.
 finish_nothing() { :; }
 
-# finish_postgres TREE MAJOR: the account and places that CNPG expects, without what a drill never uses: LLVM for JIT and Perl are two thirds of it.
+# finish_postgres TREE MAJOR: the account and places that CNPG expects, without what a drill never uses: LLVM for JIT and Perl are two
+# thirds of it.
 finish_postgres() {
   local tree=$1 major=$2
   as_root chroot "$tree" bash -euc "
@@ -110,8 +111,8 @@ finish_postgres() {
   "
 }
 
-# finish_barman TREE WHEEL: barman's commands out of its wheel, with what they load compiled to byte code once: they are started for every segment
-# of WAL, from a file system that they cannot write to.
+# finish_barman TREE WHEEL: barman's commands out of its wheel, with what they load compiled to byte code once: they are started for every
+# segment of WAL, from a file system that they cannot write to.
 finish_barman() {
   local tree=$1 wheel=$2
   as_root cp "$wheel" "$tree/tmp/barman.whl"
@@ -148,9 +149,10 @@ build_debian() {
   result debian "Debian $DEBIAN_SUITE by debootstrap" "make_debian layer_of packages_of" "$DEBIAN_SUITE" ca-certificates "$mirror"
   debian_layer iptables "iptables nftables conntrack kmod" finish_nothing
   debian_layer postgres "postgresql-$POSTGRES_MAJOR" finish_postgres "$POSTGRES_MAJOR"
-  result wheel "barman from PyPI" make_wheel "$here/modules/barman-cloud/requirements.txt" "$(hash_of_files "$here/modules/barman-cloud/requirements.txt")"
-  debian_layer barman "python3 python3-boto3 python3-psycopg2 python3-dateutil python3-argcomplete python3-snappy python3-zstandard python3-lz4" \
-    finish_barman "${made[wheel]}/barman.whl"
+  result wheel "barman from PyPI" make_wheel "$here/modules/barman-cloud/requirements.txt" \
+    "$(hash_of_files "$here/modules/barman-cloud/requirements.txt")"
+  debian_layer barman "python3 python3-boto3 python3-psycopg2 python3-dateutil python3-argcomplete python3-snappy \
+python3-zstandard python3-lz4" finish_barman "${made[wheel]}/barman.whl"
   debian_layer git "git lighttpd" finish_git "$here/git-server" "$(hash_of_files "$here/git-server")"
 }
 
@@ -158,7 +160,8 @@ build_debian() {
 debian_layer() {
   local name=$1 packages=$2 finish=$3
   shift 3
-  result "layer-$name" "Debian packages: $packages" "make_debian_layer layer_of packages_of $finish" "${made[debian]}" "$packages" "$finish" "$@"
+  result "layer-$name" "Debian packages: $packages" "make_debian_layer layer_of packages_of $finish" \
+    "${made[debian]}" "$packages" "$finish" "$@"
 }
 
 # finish_git TREE SERVER HASH: the script that serves; without the Perl that git wants for what a server never does.

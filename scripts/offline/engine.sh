@@ -46,7 +46,8 @@ start_engine() {
     install -m 755 "$here/bounded-runc" "$kit/engine/bounded-runc"
     options=(--add-runtime "bounded=$kit/engine/bounded-runc" --default-runtime bounded)
   fi
-  # The function as_root would stay behind as a shell that holds our caller's stdout open: whoever reads that would wait for the engine's end.
+  # The function as_root would stay behind as a shell that holds our caller's stdout open: whoever reads that would wait for the engine's
+  # end.
   ((EUID == 0)) || as_root=(sudo)
   # shellcheck disable=SC2024 # the log is ours, the engine is root's
   setsid nohup "${as_root[@]}" dockerd "${options[@]}" >"$log" 2>&1 </dev/null 8>&- 9>&- &
@@ -75,7 +76,8 @@ kit_engine() {
   command -v dockerd >/dev/null || install_engine
   if [[ -d /run/systemd/system && -z $missing ]]; then
     timed "starting the Docker engine" as_root systemctl start docker || fail 1 "the Docker engine did not start" "journalctl -u docker"
-    engine_answers || fail 1 "the Docker engine runs, but not for this user" "be in the group docker: sudo usermod -aG docker $USER, then log in anew"
+    engine_answers || fail 1 "the Docker engine runs, but not for this user" \
+      "be in the group docker: sudo usermod -aG docker $USER, then log in anew"
     return 0
   fi
   remove_dead_pid_files

@@ -1,7 +1,7 @@
 # The images of the kit, described by their layers and configuration, and the archives they travel in. Sourced, never run. Needs cache.sh.
 #
-# No engine is asked: an image is a list of tar files and a few lines of JSON. What is in the archives is exactly what the layers say, so the same
-# inputs give the same image ids.
+# No engine is asked: an image is a list of tar files and a few lines of JSON. What is in the archives is exactly what the layers say, so
+# the same inputs give the same image ids.
 # shellcheck shell=bash disable=SC2154 # kit is set by the script that sources this
 
 image_names=() # of the images that the cluster needs, without `image-`
@@ -32,7 +32,8 @@ image_config() {
   shift
   for dir in "$@"; do digests+=("sha256:$(<"$dir/layer.sha256")"); done
   jq --compact-output --null-input --arg architecture "$(image_architecture)" --argjson config "$config" '$ARGS.positional as $layers |
-    {architecture: $architecture, os: "linux", created: "1970-01-01T00:00:00Z", config: $config, rootfs: {type: "layers", diff_ids: $layers}}' \
+    {architecture: $architecture, os: "linux", created: "1970-01-01T00:00:00Z", config: $config,
+      rootfs: {type: "layers", diff_ids: $layers}}' \
     --args "${digests[@]}"
 }
 
@@ -73,8 +74,8 @@ program_layer() {
   result "layer-$name" "layer with ${1##*/}" "make_program_layer pack_program_layer" "$program" "$@"
 }
 
-# write_archive FILE COMPRESSED IMAGE_DIR…: the images in Docker's own archive format, which Docker and containerd of every age read; - is stdout.
-# Layers that several have in common are in it once: as they are, or from the directory COMPRESSED where that is not empty.
+# write_archive FILE COMPRESSED IMAGE_DIR…: the images in Docker's own archive format, which Docker and containerd of every age read; - is
+# stdout. Layers that several have in common are in it once: as they are, or from the directory COMPRESSED where that is not empty.
 write_archive() {
   local file=$1 compressed=$2 dir layer work manifest=[]
   shift 2
@@ -93,7 +94,8 @@ write_archive() {
   done
   printf '%s' "$manifest" >"$work/manifest.json"
   # manifest.json last: readers that stop at it have seen the rest.
-  (cd "$work" && tar --create --dereference --sort=name --owner=0 --group=0 --numeric-owner -- *) >"$([[ $file == - ]] && echo /dev/stdout || echo "$file")"
+  [[ $file != - ]] || file=/dev/stdout
+  (cd "$work" && tar --create --dereference --sort=name --owner=0 --group=0 --numeric-owner -- *) >"$file"
   rm -r "$work"
 }
 
@@ -101,13 +103,16 @@ write_archive() {
 compress_layers() {
   local out=$1 layer
   shift
-  for layer in $(for dir in "$@"; do cat "$dir/layers"; done | sort -u); do printf '%s\0%s\0' "$layer/layer.tar" "$out/$(<"$layer/layer.sha256")"; done |
+  cat "${@/%//layers}" | sort -u |
+    while read -r layer; do printf '%s\0%s\0' "$layer/layer.tar" "$out/$(<"$layer/layer.sha256")"; done |
     xargs -0 --max-args 2 --max-procs "$(nproc)" sh -euc 'gzip --fast --no-name <"$0" >"$1"'
 }
 
 # kubernetes_images: `COMPONENT REFERENCE` for each image that kubeadm will ask the node for.
 kubernetes_images() {
-  "${made[programs-kubernetes]}/kubeadm" config images list --kubernetes-version "$(module_version kubernetes k8s.io/kubernetes)" 2>/dev/null |
+  local version
+  version=$(module_version kubernetes k8s.io/kubernetes)
+  "${made[programs-kubernetes]}/kubeadm" config images list --kubernetes-version "$version" 2>/dev/null |
     while read -r reference; do
       local component=${reference%:*}
       printf '%s %s\n' "${component##*/}" "$reference"
@@ -128,19 +133,21 @@ build_images() {
       etcd) program_image etcd "$reference" "{$path}" programs-etcd/etcd /usr/local/bin/etcd ;;
       coredns) program_image coredns "$reference" '{"Entrypoint":["/coredns"]}' programs-coredns/coredns /coredns ;;
       pause) program_image pause "$reference" '{"Entrypoint":["/pause"],"User":"65535:65535"}' pause/pause /pause ;;
-      *) fail 1 "kubeadm asks for an image that the kit does not know: $reference" "add $component to build_images in scripts/offline/images.sh" ;;
+      *) fail 1 "kubeadm asks for an image that the kit does not know: $reference" "add $component to build_images in images.sh" ;;
     esac
   done < <(kubernetes_images)
-  [[ -n ${made[image-pause]:-} ]] || fail 1 "kubeadm did not say which images it needs" "${made[programs-kubernetes]}/kubeadm config images list"
+  [[ -n ${made[image-pause]:-} ]] ||
+    fail 1 "kubeadm did not say which images it needs" "${made[programs-kubernetes]}/kubeadm config images list"
 
-  program_image local-path-provisioner "$(own_image local-path-provisioner "$(module_version local-path-provisioner github.com/rancher/local-path-provisioner)")" \
-    "{$path}" programs-local-path-provisioner/local-path-provisioner /usr/local/bin/local-path-provisioner
+  reference=$(own_image local-path-provisioner "$(module_version local-path-provisioner github.com/rancher/local-path-provisioner)")
+  program_image local-path-provisioner "$reference" "{$path}" programs-local-path-provisioner/local-path-provisioner /usr/local/bin/local-path-provisioner
 
   # Flux, CNPG and the plugin under the names that their own manifests give them.
   flux=$(flux_registry)
   for component in source-controller kustomize-controller; do
     program_image "$component" "$flux/$component:$(module_version "$component" "github.com/fluxcd/$component")" \
-      "{\"Entrypoint\":[\"/usr/local/bin/$component\"],\"User\":\"65534:65534\",$path}" "programs-$component/$component" "/usr/local/bin/$component"
+      "{\"Entrypoint\":[\"/usr/local/bin/$component\"],\"User\":\"65534:65534\",$path}" \
+      "programs-$component/$component" "/usr/local/bin/$component"
   done
   cnpg=$(cnpg_image)
   # The instances copy their manager out of this image by the longer name.
@@ -154,15 +161,17 @@ build_images() {
 
   program_image versitygw "$(own_image versitygw "$(module_version versitygw github.com/versity/versitygw)")" \
     '{"Entrypoint":["/versitygw"],"User":"65532:65532"}' programs-versitygw/versitygw /versitygw
-  image postgresql "$(own_image postgresql "$POSTGRES_MAJOR")" "{\"User\":\"26\",\"Env\":[\"PATH=/usr/local/bin:/usr/bin:/bin\",\"LANG=C.UTF-8\"]}" \
-    debian layer-postgres
-  image git-server "$(own_image git-server "$DEBIAN_SUITE")" "{\"Entrypoint\":[\"/usr/local/bin/git-server\"],\"User\":\"65532:65532\",$path}" debian layer-git
+  image postgresql "$(own_image postgresql "$POSTGRES_MAJOR")" \
+    "{\"User\":\"26\",\"Env\":[\"PATH=/usr/local/bin:/usr/bin:/bin\",\"LANG=C.UTF-8\"]}" debian layer-postgres
+  image git-server "$(own_image git-server "$DEBIAN_SUITE")" \
+    "{\"Entrypoint\":[\"/usr/local/bin/git-server\"],\"User\":\"65532:65532\",$path}" debian layer-git
   # Under what runs the project's own application, and what the storage provisioner calls for mkdir and rm.
   image base "$(own_image base "$DEBIAN_SUITE")" "{$path}" debian
   image_names+=(postgresql git-server base)
 }
 
-# own_image NAME TAG: the reference of an image that nobody publishes. The host is one that cannot exist, so that it can only come from the kit.
+# own_image NAME TAG: the reference of an image that nobody publishes. The host is one that cannot exist, so that it can only come from the
+# kit.
 own_image() { printf 'turnback.invalid/%s:%s\n' "$1" "$2"; }
 
 # kit_app EXECUTABLE NAME:TAG: an image of the base with the executable as its entry point, as an archive on stdout:
@@ -175,7 +184,8 @@ kit_app() {
   work=$(mktemp -d "${TMPDIR:-/tmp}/turnback-app.XXXXXX")
   mkdir "$work/layer" "$work/image"
   make_program_layer "$work/layer" "$program" "/usr/local/bin/${program##*/}"
-  make_image "$work/image" "$reference" "{\"Entrypoint\":[\"/usr/local/bin/${program##*/}\"],\"User\":\"65532:65532\"}" "$base" "$work/layer"
+  make_image "$work/image" "$reference" "{\"Entrypoint\":[\"/usr/local/bin/${program##*/}\"],\"User\":\"65532:65532\"}" \
+    "$base" "$work/layer"
   write_archive - '' "$work/image"
   rm -r "$work"
 }

@@ -1,11 +1,12 @@
-# The manifests of the kit: upstream's own, as the Go modules carry them, changed only where a cluster without registry and without cert-manager needs
-# it. Sourced, never run. Needs cache.sh and programs.sh.
+# The manifests of the kit: upstream's own, as the Go modules carry them, changed only where a cluster without registry and without
+# cert-manager needs it. Sourced, never run. Needs cache.sh and programs.sh.
 # shellcheck shell=bash disable=SC2154 # here and kit are set by the script that sources this
 
 # flux_registry: where upstream's own installation takes Flux's images from.
 flux_registry() {
-  local name
-  name=$(sed -n 's#^ *newName: *\(.*\)/source-controller$#\1#p' "$(module_dir flux github.com/fluxcd/flux2/v2)/manifests/install/kustomization.yaml")
+  local name flux
+  flux=$(module_dir flux github.com/fluxcd/flux2/v2)
+  name=$(sed -n 's#^ *newName: *\(.*\)/source-controller$#\1#p' "$flux/manifests/install/kustomization.yaml")
   [[ -n $name ]] || fail 1 "Flux's manifests do not say where its images are" "look into manifests/install/kustomization.yaml of the module"
   printf '%s\n' "$name"
 }
@@ -20,10 +21,12 @@ cnpg_manifest() {
 # cnpg_image: the operator's image, as that manifest names it.
 cnpg_image() { sed -n 's/^ *image: *\([^ ]*\/cloudnative-pg:[^ ]*\)$/\1/p' "$(cnpg_manifest)" | head -n 1; }
 
-# barman_image: the plugin's image as its releases name it. The module's manifest is that of its main branch, which names images of every day.
+# barman_image: the plugin's image as its releases name it. The module's manifest is that of its main branch, which names images of every
+# day.
 barman_image() {
-  local name
-  name=$(sed -n 's/^ *image: *\(.*\)-testing:main$/\1/p' "$(module_dir barman-cloud github.com/cloudnative-pg/plugin-barman-cloud)/manifest.yaml")
+  local name plugin
+  plugin=$(module_dir barman-cloud github.com/cloudnative-pg/plugin-barman-cloud)
+  name=$(sed -n 's/^ *image: *\(.*\)-testing:main$/\1/p' "$plugin/manifest.yaml")
   [[ -n $name ]] || fail 1 "the plugin's manifest names no image that the kit knows" "look at image: in manifest.yaml of the module"
   printf '%s:%s\n' "$name" "$(module_version barman-cloud github.com/cloudnative-pg/plugin-barman-cloud)"
 }
@@ -33,8 +36,8 @@ make_flux() {
   local out=$1 kubectl=$2 work=$1/work controller source
   cp --recursive --no-preserve=mode "$3/manifests" "$work"
   shift 3
-  printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: flux-system\nresources:\n- namespace.yaml\n- ../rbac\n- ../policies\n' \
-    >"$work/install/new.yaml"
+  printf '%s\n' 'apiVersion: kustomize.config.k8s.io/v1beta1' 'kind: Kustomization' 'namespace: flux-system' \
+    'resources:' '- namespace.yaml' '- ../rbac' '- ../policies' >"$work/install/new.yaml"
   for controller in "$@"; do
     source=${controller#*=} controller=${controller%%=*}
     "$kubectl" kustomize "$source/config/crd" >"$work/bases/$controller/crds.yaml"
@@ -76,10 +79,10 @@ make_barman() {
   cp "$3" "$work/plugin.yaml"
   for name in client:barman-cloud-client:clientAuth server:barman-cloud:serverAuth; do
     IFS=: read -r name common usage <<<"$name"
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=$common" -addext "subjectAltName=DNS:$common" \
-      -addext "extendedKeyUsage=$usage" -keyout "$work/$name.key" -out "$work/$name.crt"
-    "$kubectl" create secret generic "barman-cloud-$name-tls" --namespace cnpg-system --type kubernetes.io/tls --dry-run=client --output yaml \
-      --from-file="tls.key=$work/$name.key" --from-file="tls.crt=$work/$name.crt" --from-file="ca.crt=$work/$name.crt" >"$work/$name.yaml"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=$common" \
+      -addext "subjectAltName=DNS:$common" -addext "extendedKeyUsage=$usage" -keyout "$work/$name.key" -out "$work/$name.crt"
+    "$kubectl" create secret generic "barman-cloud-$name-tls" --namespace cnpg-system --type kubernetes.io/tls \
+      --dry-run=client --output yaml --from-file="tls.key=$work/$name.key" --from-file="tls.crt=$work/$name.crt" --from-file="ca.crt=$work/$name.crt" >"$work/$name.yaml"
   done
   cat >"$work/kustomization.yaml" <<YAML
 apiVersion: kustomize.config.k8s.io/v1beta1
@@ -142,9 +145,9 @@ build_manifests() {
   result manifest-barman "the Barman Cloud plugin's manifest" make_barman "$kubectl" \
     "$(module_dir barman-cloud github.com/cloudnative-pg/plugin-barman-cloud)/manifest.yaml" \
     "$(<"${made[image-plugin-barman-cloud]}/reference")" "$(<"${made[image-plugin-barman-cloud-sidecar]}/reference")"
-  result manifest-servers "the manifests of the S3 and the Git server" make_servers "$here/manifests" "$(hash_of_files "$here"/manifests/*)" \
-    "$(<"${made[image-versitygw]}/reference")" "$(<"${made[image-git-server]}/reference")"
+  result manifest-servers "the manifests of the S3 and the Git server" make_servers "$here/manifests" \
+    "$(hash_of_files "$here"/manifests/*)" "$(<"${made[image-versitygw]}/reference")" "$(<"${made[image-git-server]}/reference")"
   for name in "${image_names[@]}"; do known+=("$(<"${made[image-$name]}/reference")"); done
-  for file in "${made[manifest-flux]}" "${made[manifest-cnpg]}" "${made[manifest-barman]}" "${made[manifest-servers]}"; do files+=("$file"/*.yaml); done
+  for file in flux cnpg barman servers; do files+=("${made[manifest-$file]}"/*.yaml); done
   result manifest-check "checking that the kit has every image that a manifest names" make_check "${known[*]}" "${files[@]}"
 }

@@ -1,11 +1,12 @@
-# The node image: Debian, containerd, Kubernetes, and every image of the kit unpacked in containerd, so that a pod starts without a pull or an
-# unpacking. Sourced, never run. Needs cache.sh, debian.sh and images.sh.
+# The node image: Debian, containerd, Kubernetes, and every image of the kit unpacked in containerd, so that a pod starts without a pull or
+# an unpacking. Sourced, never run. Needs cache.sh, debian.sh and images.sh.
 # shellcheck shell=bash disable=SC2154 # kit and here are set by the script that sources this
 
-NODE_PACKAGES="systemd systemd-sysv dbus conntrack iptables nftables iproute2 ethtool util-linux mount kmod libseccomp2 pigz e2fsprogs bash curl jq"
-NODE_PACKAGES+=" procps socat runc containerd"
+NODE_PACKAGES="systemd systemd-sysv dbus conntrack iptables nftables iproute2 ethtool util-linux mount kmod libseccomp2 pigz e2fsprogs bash"
+NODE_PACKAGES+=" curl jq procps socat runc containerd"
 
-# finish_node TREE FILES PAUSE: what kind's own base image adds to its packages (images/base/Dockerfile of that module), for Debian's containerd.
+# finish_node TREE FILES PAUSE: what kind's own base image adds to its packages (images/base/Dockerfile of that module), for Debian's
+# containerd.
 finish_node() {
   local tree=$1 files=$2 pause=$3
   as_root cp --recursive --no-preserve=mode,ownership "$files/." "$tree/"
@@ -37,7 +38,8 @@ JSON
   as_root rm -rf "$tree/usr/lib/udev/hwdb.bin" "$tree/usr/lib/udev/hwdb.d"
 }
 
-# make_node_kubernetes OUT VERSION KUBERNETES CNI KIND_SOURCE PROVISIONER HELPER: the layer with the node's own programs and kind's manifests.
+# make_node_kubernetes OUT VERSION KUBERNETES CNI KIND_SOURCE PROVISIONER HELPER: the layer with the node's own programs and kind's
+# manifests.
 make_node_kubernetes() {
   local out=$1 version=$2 kubernetes=$3 cni=$4 kind_source=$5 provisioner=$6 helper=$7 tree=$1/tree
   mkdir -p "$tree"/usr/bin "$tree"/opt/cni/bin "$tree"/kind/manifests
@@ -106,10 +108,11 @@ SH
   remove_tree "$tree"
 }
 
-# store_layer TREE FILE: nothing left out: an unpacked image has the very directories that layer_of does not take. Without the attributes that an
-# overlay mount leaves on directories: they speak of this machine's inodes.
+# store_layer TREE FILE: nothing left out: an unpacked image has the very directories that layer_of does not take. Without the attributes
+# that an overlay mount leaves on directories: they speak of this machine's inodes.
 store_layer() {
-  as_root tar -C "$1" --create --no-recursion --numeric-owner --xattrs --xattrs-include='*' --xattrs-exclude='trusted.*' --null --files-from=- >"$2"
+  as_root tar -C "$1" --create --no-recursion --numeric-owner --xattrs --xattrs-include='*' --xattrs-exclude='trusted.*' \
+    --null --files-from=- >"$2"
   sha256sum "$2" | cut -d ' ' -f 1 >"${2%.tar}.sha256"
 }
 
@@ -122,11 +125,12 @@ build_node() {
     "${made[programs-kubernetes]}" "${made[programs-cni]}" "$kind_source" "$(<"${made[image-local-path-provisioner]}/reference")" \
     "$(<"${made[image-base]}/reference")"
   for name in "${image_names[@]}"; do dirs+=("${made[image-$name]}"); done
-  result store "containerd's store with ${#image_names[@]} images, unpacked" "make_store store_layer write_archive compress_layers" "${made[debian]}" "${made[layer-node]}" "${dirs[@]}"
+  result store "containerd's store with ${#image_names[@]} images, unpacked" "make_store store_layer write_archive compress_layers" \
+    "${made[debian]}" "${made[layer-node]}" "${dirs[@]}"
   config='{"Entrypoint":["/usr/local/bin/entrypoint","/sbin/init"],"Env":["container=docker"],"StopSignal":"SIGRTMIN+3"}'
   # The tag holds what is in it: a node image of another kit is never taken for this one.
-  image node "turnback-kit/node:$kubernetes-$(hash_of "$config" "${made[debian]}" "${made[layer-node]}" "${made[node-kubernetes]}" "${made[store]}" | cut -c 1-12)" \
-    "$config" debian layer-node node-kubernetes store
+  name=$(hash_of "$config" "${made[debian]}" "${made[layer-node]}" "${made[node-kubernetes]}" "${made[store]}")
+  image node "turnback-kit/node:$kubernetes-${name:0:12}" "$config" debian layer-node node-kubernetes store
 }
 
 # kit_load: the engine has this kit's node image, and no other kit's.
@@ -139,7 +143,8 @@ kit_load() {
     say "the engine has $reference"
     return 0
   fi
-  timed "loading $reference into the engine" load_node || fail 1 "the engine did not take the node image" "read its message above; is its disk full?"
+  timed "loading $reference into the engine" load_node ||
+    fail 1 "the engine did not take the node image" "read its message above; is its disk full?"
   [[ $(docker image inspect --format '{{.Id}}' "$reference") == "$id" ]] || fail 1 "the engine gave $reference another id than $id"
   docker image ls --format '{{.Repository}}:{{.Tag}}' turnback-kit/node | while read -r other; do
     [[ $other == "$reference" ]] || docker image rm "$other" >/dev/null 2>&1 || say "   $other stays: a cluster uses it"

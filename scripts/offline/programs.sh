@@ -1,11 +1,11 @@
 # The programs of the kit, compiled from Go modules. Sourced, never run. Needs cache.sh and $here.
 #
-# modules/NAME/go.mod pins each component with everything below it, and go.sum says what must come out of the proxy. A newer version may name a
-# module that is not to be had there: raise a version, build, try, and commit the two files.
+# modules/NAME/go.mod pins each component with everything below it, and go.sum says what must come out of the proxy. A newer version may
+# name a module that is not to be had there: raise a version, build, try, and commit the two files.
 # shellcheck shell=bash disable=SC2154,SC2164 # here is set by the script that sources this; makers run under `set -e`
 
-# Compiling with another Go gives other binaries, so its version is part of every key. Older than the first does not build them; the second is fetched
-# from the module proxy where the machine's own is too old.
+# Compiling with another Go gives other binaries, so its version is part of every key. Older than the first does not build them; the second
+# is fetched from the module proxy where the machine's own is too old.
 GO_AT_LEAST=1.26.4
 GO_FETCHED=go1.26.8
 
@@ -20,7 +20,8 @@ kit_go() {
   if go_is_enough "$go_version"; then return 0; fi
   say "this machine's Go is $go_version, and the modules need $GO_AT_LEAST: taking $GO_FETCHED from the module proxy"
   # The way of `go` itself, by hand: Go before 1.21 does not know it.
-  fetched=$(cd / && GOFLAGS=-mod=mod go mod download -json "golang.org/toolchain@v0.0.1-$GO_FETCHED.$(go env GOOS)-$(go env GOARCH)" | jq -r .Dir)
+  fetched=golang.org/toolchain@v0.0.1-$GO_FETCHED.$(go env GOOS)-$(go env GOARCH)
+  fetched=$(cd / && GOFLAGS=-mod=mod go mod download -json "$fetched" | jq -r .Dir)
   [[ -d $fetched/bin ]] || fail 2 "Go $GO_FETCHED could not be fetched from the module proxy" \
     "install Go $GO_AT_LEAST or newer by hand and put it first in PATH, then run this again"
   # Modules are kept without permission to run them.
@@ -45,8 +46,8 @@ module_dir() {
   printf '%s\n' "$dir"
 }
 
-# make_programs OUT NAME KEY TAGS LDFLAGS PACKAGE…: one executable for each package, named as it is, or as `PACKAGE=NAME` says. KEY stands for what
-# is not in the text: go.mod, go.sum and Go itself.
+# make_programs OUT NAME KEY TAGS LDFLAGS PACKAGE…: one executable for each package, named as it is, or as `PACKAGE=NAME` says. KEY stands
+# for what is not in the text: go.mod, go.sum and Go itself.
 make_programs() {
   local out=$1 name=$2 tags=$4 ldflags=$5 package packages=() renamed=()
   shift 5
@@ -76,7 +77,8 @@ programs() {
   local name=$1 title="compiling $1" key
   shift
   # shellcheck disable=SC2046 # no, one or more files
-  key=$(hash_of "$go_version" "$(go env GOARCH)" "$(hash_of_files "$here/modules/$name"/*.mod "$here/modules/$name"/*.sum $(compgen -G "$here/modules/$name/*.go"))")
+  key=$(hash_of_files "$here/modules/$name"/*.mod "$here/modules/$name"/*.sum $(compgen -G "$here/modules/$name/*.go"))
+  key=$(hash_of "$go_version" "$(go env GOARCH)" "$key")
   result "programs-$name" "$title" "make_programs go_names" "$name" "$key" "$@"
 }
 

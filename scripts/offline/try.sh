@@ -1,11 +1,11 @@
-# The kit's test of itself: a cluster from nothing, a release through Git and Flux that damages data, and the way back to the moment before it. Sourced,
-# never run.
+# The kit's test of itself: a cluster from nothing, a release through Git and Flux that damages data, and the way back to the moment before
+# it. Sourced, never run.
 # shellcheck shell=bash disable=SC2154 # here and kit are set by the script that sources this
 
 TRY_CLUSTER=turnback-kit-try
 
-# phase NAME COMMAND…: runs it, in the log; what it took goes into the table at the end. A command that fails ends the script, there and then, and
-# try_end says so: in a condition bash would go on after it.
+# phase NAME COMMAND…: runs it, in the log; what it took goes into the table at the end. A command that fails ends the script, there and
+# then, and try_end says so: in a condition bash would go on after it.
 phase() {
   local begin
   phase=$1
@@ -98,12 +98,17 @@ commit() {
   revision=main@sha1:$(git -C "$work/fleet" rev-parse HEAD)
 }
 
+# kustomization FILES: what of the repository Flux applies.
+kustomization() {
+  printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [%s]\n' "$*" >"$work/fleet/kustomization.yaml"
+}
+
 try_first_push() {
   git init --quiet --initial-branch main "$work/fleet"
   sed "s#@IMAGE@#$KIT_POSTGRESQL_IMAGE#" "$here/trial/origin.yaml" >"$work/fleet/origin.yaml"
   # A push of megabytes that do not compress: 6 MB.
   head -c 6000000 /dev/urandom >"$work/fleet/ballast.bin"
-  printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [origin.yaml]\n' >"$work/fleet/kustomization.yaml"
+  kustomization origin.yaml
   commit "Add a database"
   git ls-remote "$url" main | grep -q "${revision#*:}"
   k apply --filename "$here/trial/flux.yaml"
@@ -149,7 +154,7 @@ try_damage() {
 
 try_recovery() {
   sed "s#@IMAGE@#$KIT_POSTGRESQL_IMAGE#; s#@TARGET@#$target#" "$here/trial/restored.yaml" >"$work/fleet/restored.yaml"
-  printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [origin.yaml, restored.yaml]\n' >"$work/fleet/kustomization.yaml"
+  kustomization origin.yaml, restored.yaml
   commit "Recover the database beside the damaged one"
   applied
 }
@@ -164,7 +169,8 @@ try_comparison() {
 
 # try_application: an image of the kit's base with another executable comes into the node and runs.
 try_application() {
-  kit_app "$KIT_KIND" turnback.invalid/try:now | docker exec --interactive "$TRY_CLUSTER-control-plane" ctr --namespace k8s.io images import -
+  kit_app "$KIT_KIND" turnback.invalid/try:now |
+    docker exec --interactive "$TRY_CLUSTER-control-plane" ctr --namespace k8s.io images import -
   k --namespace try run app --image turnback.invalid/try:now --image-pull-policy Never --restart Never -- version
   k --namespace try wait --for=jsonpath='{.status.phase}'=Succeeded pod/app --timeout 60s
 }
