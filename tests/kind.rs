@@ -147,15 +147,7 @@ async fn drill(platform: &Platform<'_>) {
     assert!(recorded.known_good > 0);
     assert!(bucket::list(platform.cluster, client).await.unwrap().iter().any(|object| object.key.contains(&recorded.point.segment)));
 
-    // A migration that does harm and succeeds.
-    let bad = platform.add_migration("lose_half", "DELETE FROM dummy WHERE id % 2 = 0;");
-    platform.applies("a bad migration").await;
-    assert!(number(&primary, count).await < recorded.known_good);
-    platform.repository.revert(&bad, clock::now()).unwrap();
-    platform.applies("its revert").await;
-    assert!(number(&primary, count).await < recorded.known_good, "a revert brings no data back");
-
-    // One that fails: Flux says so at exactly this revision, and the Job's log is there.
+    // A migration that fails: Flux says so at exactly this revision, and the Job's log is there.
     let broken = platform.add_migration("broken", "SELECT 1 / 0;");
     let failed = platform.reconcile("a migration that fails").await;
     match failed.outcome {
@@ -167,6 +159,14 @@ async fn drill(platform: &Platform<'_>) {
     }
     platform.repository.revert(&broken, clock::now()).unwrap();
     platform.applies("its revert").await;
+
+    // One that does harm and succeeds.
+    let bad = platform.add_migration("lose_half", "DELETE FROM dummy WHERE id % 2 = 0;");
+    platform.applies("a bad migration").await;
+    assert!(number(&primary, count).await < recorded.known_good);
+    platform.repository.revert(&bad, clock::now()).unwrap();
+    platform.applies("its revert").await;
+    assert!(number(&primary, count).await < recorded.known_good, "a revert brings no data back");
 
     suspended(platform).await;
     restores(platform, &recorded.point, &backup.id, recorded.known_good, count).await;

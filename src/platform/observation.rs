@@ -25,16 +25,17 @@ pub struct Observation {
     pub metrics: String,
 }
 
-/// A client that asks this machine only and gives up soon.
+/// A client that asks this machine only and gives up soon; with `reuse` it keeps its connection from one request to the next.
 ///
 /// # Errors
 /// When the HTTP client cannot be made.
-pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+pub fn http_client(reuse: bool) -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .no_proxy()
         .connect_timeout(Duration::from_secs(1))
         .timeout(ANSWERED)
         .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(if reuse { usize::MAX } else { 0 })
         .build()
 }
 

@@ -25,7 +25,10 @@ const LONGEST_LOOK: i64 = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Application {
     client: KubeClient,
+    /// For orders: one connection, to one pod as long as that lives.
     http: reqwest::Client,
+    /// For looking: a connection each time, to the pod that is the right one then.
+    look: reqwest::Client,
     forward: Forward,
     namespace: String,
     /// Up to which moment each pod's log was read.
@@ -39,9 +42,12 @@ impl Application {
     /// When no port can be opened.
     pub async fn open(client: &KubeClient, namespace: &str) -> Result<Self, KindError> {
         let forward = Forward::open(client, Target::application(namespace)).await?;
-        let http = observation::http_client()
-            .map_err(|error| KindError::State { object: "the HTTP client".to_owned(), problem: error.to_string() })?;
-        Ok(Self { client: client.clone(), http, forward, namespace: namespace.to_owned(), read: Mutex::default() })
+        let made = |reuse| {
+            observation::http_client(reuse)
+                .map_err(|error| KindError::State { object: "the HTTP client".to_owned(), problem: error.to_string() })
+        };
+        let (http, look) = (made(true)?, made(false)?);
+        Ok(Self { client: client.clone(), http, look, forward, namespace: namespace.to_owned(), read: Mutex::default() })
     }
 
     /// Where it can be reached from this machine: `127.0.0.1:port`.
@@ -61,7 +67,7 @@ impl Application {
 
     /// Looks at health, metrics and the log's new error lines, once.
     pub async fn observe(&self) -> Observation {
-        let mut seen = observation::look(&self.http, &self.address()).await;
+        let mut seen = observation::look(&self.look, &self.address()).await;
         if seen.status.is_none()
             && let Some(why) = self.forward.last_failure()
         {
