@@ -23,28 +23,22 @@ const CLUSTER: &str = "orders-production";
 const MINUTES: Duration = Duration::from_secs(300);
 
 /// The platform under test.
-struct Platform {
-    cluster: KindCluster,
+struct Platform<'a> {
+    cluster: &'a KindCluster,
     client: KubeClient,
     repository: Repository,
     git: Forward,
-    secrets: Secrets,
+    secrets: &'a Secrets,
     begun: Instant,
 }
 
-impl Platform {
+impl<'a> Platform<'a> {
     fn say(&self, what: &str) {
         eprintln!("{:7.1} s  {what}", self.begun.elapsed().as_secs_f32());
     }
 
-    async fn up(directory: &Path) -> Self {
-        let begun = Instant::now();
-        let kit = Kit::find().unwrap();
-        let name = format!("test-{}", std::process::id());
-        let cluster = Wanted::new(&kit, &name, "the-run", &directory.join("kubeconfig")).create().await.unwrap();
-        eprintln!("{:7.1} s  the cluster's API answers", begun.elapsed().as_secs_f32());
+    async fn up(kit: &Kit, cluster: &'a KindCluster, secrets: &'a Secrets, directory: &Path, begun: Instant) -> Self {
         let client = cluster.connect().await.unwrap();
-        let secrets = Secrets::generate();
         let overlay = tree::PlatformOverlay {
             image: kit.image("postgresql").unwrap().reference.clone(),
             instances: 1,
@@ -53,9 +47,9 @@ impl Platform {
         };
         let executable = Path::new(env!("CARGO_BIN_EXE_turnback"));
         let (installed, (), loaded) =
-            tokio::join!(install::install(&client, &kit, &secrets), async { cluster.node_ready(&client, MINUTES).await.unwrap() }, async {
+            tokio::join!(install::install(&client, kit, secrets), async { cluster.node_ready(&client, MINUTES).await.unwrap() }, async {
                 let begun = Instant::now();
-                let loaded = image::load(&cluster, &kit, executable, &["orders"], &["1.0.0", "1.1.0"]).await.unwrap();
+                let loaded = image::load(cluster, kit, executable, &["orders"], &["1.0.0", "1.1.0"]).await.unwrap();
                 eprintln!("         the application's image took {:?}: {loaded:?}", begun.elapsed());
                 loaded
             },);
@@ -122,7 +116,7 @@ async fn number(at: &Address, query: &'static str) -> i64 {
     sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
 }
 
-async fn drill(platform: &Platform) {
+async fn drill(platform: &Platform<'_>) {
     let client = &platform.client;
     let head = push::push(&platform.repository, &platform.git).await.unwrap();
     platform.say(&format!("pushed {}", head.short()));
@@ -151,17 +145,9 @@ async fn drill(platform: &Platform) {
     let recorded = recovery::record_point(primary.options(), &request, known_good).await.unwrap();
     platform.say(&format!("recovery point {:?}, cut {:?}", recorded.point, recorded.cut));
     assert!(recorded.known_good > 0);
-    assert!(bucket::list(&platform.cluster, client).await.unwrap().iter().any(|object| object.key.contains(&recorded.point.segment)));
+    assert!(bucket::list(platform.cluster, client).await.unwrap().iter().any(|object| object.key.contains(&recorded.point.segment)));
 
-    // A migration that does harm and succeeds.
-    let bad = platform.add_migration("lose_half", "DELETE FROM dummy WHERE id % 2 = 0;");
-    platform.applies("a bad migration").await;
-    assert!(number(&primary, count).await < recorded.known_good);
-    platform.repository.revert(&bad, clock::now()).unwrap();
-    platform.applies("its revert").await;
-    assert!(number(&primary, count).await < recorded.known_good, "a revert brings no data back");
-
-    // One that fails: Flux says so at exactly this revision, and the Job's log is there.
+    // A migration that fails: Flux says so at exactly this revision, and the Job's log is there.
     let broken = platform.add_migration("broken", "SELECT 1 / 0;");
     let failed = platform.reconcile("a migration that fails").await;
     match failed.outcome {
@@ -173,6 +159,14 @@ async fn drill(platform: &Platform) {
     }
     platform.repository.revert(&broken, clock::now()).unwrap();
     platform.applies("its revert").await;
+
+    // One that does harm and succeeds.
+    let bad = platform.add_migration("lose_half", "DELETE FROM dummy WHERE id % 2 = 0;");
+    platform.applies("a bad migration").await;
+    assert!(number(&primary, count).await < recorded.known_good);
+    platform.repository.revert(&bad, clock::now()).unwrap();
+    platform.applies("its revert").await;
+    assert!(number(&primary, count).await < recorded.known_good, "a revert brings no data back");
 
     suspended(platform).await;
     restores(platform, &recorded.point, &backup.id, recorded.known_good, count).await;
@@ -190,7 +184,7 @@ async fn drill(platform: &Platform) {
 }
 
 /// A suspended Kustomization is told from one that is slow.
-async fn suspended(platform: &Platform) {
+async fn suspended(platform: &Platform<'_>) {
     flux::suspend(&platform.client, "orders-migrations", true).await.unwrap();
     let version = tree::set_version(&platform.read(tree::RELEASE), "1.1.0").unwrap();
     platform.commit(&[version], "Release 1.1.0");
@@ -200,7 +194,7 @@ async fn suspended(platform: &Platform) {
     platform.applies("the same, resumed").await;
 }
 
-async fn restores(platform: &Platform, point: &RecoveryPoint, backup: &str, known_good: i64, count: &'static str) {
+async fn restores(platform: &Platform<'_>, point: &RecoveryPoint, backup: &str, known_good: i64, count: &'static str) {
     let to = |target: Point| RecoveryTarget { target, inclusive: true };
     let kinds_of_target = [
         ("restored-lsn", to(Point::Lsn(point.lsn)), None),
@@ -241,7 +235,7 @@ async fn restores(platform: &Platform, point: &RecoveryPoint, backup: &str, know
     platform.applies("the revert of a recovery that cannot succeed").await;
 }
 
-async fn unreachable(platform: &Platform, backup: &str) -> (Option<FluxOutcome>, Recovery) {
+async fn unreachable(platform: &Platform<'_>, backup: &str) -> (Option<FluxOutcome>, Recovery) {
     let target = RecoveryTarget { target: Point::Name("nobody wrote this".to_owned()), inclusive: true };
     let declared = tree::RecoveryDeclaration { name: "restored-never", target: &target, backup: Some(backup) };
     let (source, listing) = (platform.read(&tree::production_cluster()), platform.read(&tree::production_kustomization()));
@@ -264,21 +258,31 @@ async fn unreachable(platform: &Platform, backup: &str) -> (Option<FluxOutcome>,
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_adapters_do_on_a_real_cluster_what_a_drill_needs() {
     let directory = TempDir::new().unwrap();
-    let platform = Platform::up(directory.path()).await;
-    let result = FutureExt::catch_unwind(std::panic::AssertUnwindSafe(drill(&platform))).await;
+    let begun = Instant::now();
+    let kit = Kit::find().unwrap();
+    let name = format!("test-{}", std::process::id());
+    let cluster = Wanted::new(&kit, &name, "the-run", &directory.path().join("kubeconfig")).create().await.unwrap();
+    eprintln!("{:7.1} s  the cluster's API answers", begun.elapsed().as_secs_f32());
+    let secrets = Secrets::generate();
+    let all = async {
+        let platform = Platform::up(&kit, &cluster, &secrets, directory.path(), begun).await;
+        drill(&platform).await;
+    };
+    let result = FutureExt::catch_unwind(std::panic::AssertUnwindSafe(all)).await;
     if result.is_err() {
-        let texts = diagnostics::gather(&platform.client, &diagnostics::NAMESPACES, &platform.secrets.values()).await;
-        let kept = std::env::temp_dir().join(format!("turnback-kind-test-{}", std::process::id()));
+        let client = cluster.connect().await.unwrap();
+        let texts = diagnostics::gather(&client, &diagnostics::NAMESPACES, &secrets.values()).await;
+        let kept = std::env::temp_dir().join(format!("turnback-kind-{name}"));
         for (name, text) in texts {
             let file = kept.join(name);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, text).unwrap();
         }
-        platform.say(&format!("failed; what the cluster said is in {}", kept.display()));
+        eprintln!("{:7.1} s  failed; what the cluster said is in {}", begun.elapsed().as_secs_f32(), kept.display());
     }
     if result.is_ok() || std::env::var_os("TURNBACK_KEEP").is_none() {
-        platform.cluster.delete().await.unwrap();
-        platform.say("deleted");
+        cluster.delete().await.unwrap();
+        eprintln!("{:7.1} s  deleted", begun.elapsed().as_secs_f32());
     }
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);

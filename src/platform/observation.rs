@@ -25,29 +25,18 @@ pub struct Observation {
     pub metrics: String,
 }
 
-/// A client that asks this machine only and gives up soon.
+/// A client that asks this machine only and gives up soon; with `reuse` it keeps its connection from one request to the next.
 ///
 /// # Errors
 /// When the HTTP client cannot be made.
-pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
-    builder().build()
-}
-
-/// The same, with a connection of its own for every request: behind a port that leads to whichever process is the current one, a connection
-/// that was kept would go on talking to the one before.
-///
-/// # Errors
-/// When the HTTP client cannot be made.
-pub fn fresh_client() -> Result<reqwest::Client, reqwest::Error> {
-    builder().pool_max_idle_per_host(0).build()
-}
-
-fn builder() -> reqwest::ClientBuilder {
+pub fn http_client(reuse: bool) -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .no_proxy()
         .connect_timeout(Duration::from_secs(1))
         .timeout(ANSWERED)
         .redirect(reqwest::redirect::Policy::none())
+        .pool_max_idle_per_host(if reuse { usize::MAX } else { 0 })
+        .build()
 }
 
 /// Looks at `/healthz` and `/metrics` of the application at `host:port`, once. The log's error lines are left to whoever has the log.

@@ -25,10 +25,10 @@ const LONGEST_LOOK: i64 = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Application {
     client: KubeClient,
-    /// For looks.
+    /// For orders: one connection, to one pod as long as that lives.
     http: reqwest::Client,
-    /// For orders, one after another.
-    orders: reqwest::Client,
+    /// For looking: a connection each time, to the pod that is the right one then.
+    look: reqwest::Client,
     forward: Forward,
     namespace: String,
     /// Up to which moment each pod's log was read.
@@ -42,10 +42,12 @@ impl Application {
     /// When no port can be opened.
     pub async fn open(client: &KubeClient, namespace: &str) -> Result<Self, KindError> {
         let forward = Forward::open(client, Target::application(namespace)).await?;
-        let failed = |error: reqwest::Error| KindError::State { object: "the HTTP client".to_owned(), problem: error.to_string() };
-        let http = observation::fresh_client().map_err(failed)?;
-        let orders = observation::http_client().map_err(failed)?;
-        Ok(Self { client: client.clone(), http, orders, forward, namespace: namespace.to_owned(), read: Mutex::default() })
+        let made = |reuse| {
+            observation::http_client(reuse)
+                .map_err(|error| KindError::State { object: "the HTTP client".to_owned(), problem: error.to_string() })
+        };
+        let (http, look) = (made(true)?, made(false)?);
+        Ok(Self { client: client.clone(), http, look, forward, namespace: namespace.to_owned(), read: Mutex::default() })
     }
 
     /// Where it can be reached from this machine: `127.0.0.1:port`.
@@ -65,7 +67,7 @@ impl Application {
 
     /// Looks at health, metrics and the log's new error lines, once.
     pub async fn observe(&self) -> Observation {
-        let mut seen = observation::look(&self.http, &self.address()).await;
+        let mut seen = observation::look(&self.look, &self.address()).await;
         if seen.status.is_none()
             && let Some(why) = self.forward.last_failure()
         {
@@ -113,13 +115,13 @@ impl Application {
     /// # Errors
     /// What the application said, or that it did not answer.
     pub async fn place_order(&self, product: i64) -> Result<i64, String> {
-        place(&self.orders, &self.address(), product).await
+        place(&self.http, &self.address(), product).await
     }
 
     /// Begins to place orders in the background.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        Traffic::at(self.orders.clone(), self.address())
+        Traffic::at(self.http.clone(), self.address())
     }
 }
 

@@ -141,7 +141,7 @@ impl Application {
             let source = std::io::Error::other("the system named no process");
             return Err(ApplicationError::Start { program: settings.launcher.program(), source });
         };
-        let client = observation::http_client().map_err(ApplicationError::Client)?;
+        let client = observation::http_client(true).map_err(ApplicationError::Client)?;
         let start_ticks = start_ticks(pid).unwrap_or(0);
         let (version, database) = (version.to_owned(), database.to_owned());
         let mut this = Self { handle, pid, start_ticks, address: String::new(), version, database, log, client, detached: false };
