@@ -17,7 +17,7 @@ declare -A LANE_TITLE=(
 # The release profile everywhere, so that dependencies are compiled once.
 lane_scripts() {
   local file
-  for file in scripts/drill scripts/test scripts/bench scripts/lib/*.sh scripts/bench.d/*.sh scripts/offline/kit scripts/offline/*.sh .ci/run; do
+  for file in scripts/drill scripts/test scripts/bench scripts/lib/*.sh scripts/bench.d/*.sh scripts/offline/kit scripts/offline/*.sh scripts/offline/bounded-runc .ci/run; do
     bash -n "$file" || return 1
   done
 }
