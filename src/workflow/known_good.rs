@@ -104,7 +104,8 @@ impl Drill {
 
     fn require_verified(&mut self, backup: &str, ok: bool, seen: &str) -> Result<(), Failure> {
         let seen = format!("“{backup}”: {}", seen.trim());
-        self.require(Check::observed(CheckId::BackupVerified, ok, "every file as its manifest says", seen))
+        let whole = self.stage()?.platform.whole();
+        self.require(Check::observed(CheckId::BackupVerified, ok, whole, seen))
     }
 
     pub(super) fn known(&self, name: &str) -> Result<&KnownGood, Failure> {

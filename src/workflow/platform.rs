@@ -176,6 +176,8 @@ pub(super) trait Platform {
     fn start_traffic(&mut self) -> Answer<'_, Traffic>;
     /// Takes a base backup.
     fn take_backup<'a>(&'a mut self, label: &'a str) -> Answer<'a, BaseBackup>;
+    /// What a base backup that verifies is, in words for the evidence.
+    fn whole(&self) -> &'static str;
     /// Verifies a base backup as well as can be done here.
     fn verify<'a>(&'a self, backup: &'a BaseBackup) -> Answer<'a, Verification>;
     /// Counts what a restore to the point would lose; `None` where that cannot be known. Everything up to `to` is archived.

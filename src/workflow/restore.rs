@@ -142,7 +142,8 @@ impl Drill {
             .damaged_file
             .as_ref()
             .map_or_else(|| verification.output.clone(), |file| format!("{file}: {}", verification.output));
-        self.require(Check::observed(CheckId::BackupIntact, verification.ok, "every file as its manifest says", said))
+        let whole = self.stage()?.platform.whole();
+        self.require(Check::observed(CheckId::BackupIntact, verification.ok, whole, said))
     }
 
     fn recovery_failed(&mut self, failed: RecoveryFailure) -> Failure {

@@ -100,7 +100,9 @@ fn restored(out: &mut String, record: &DrillRecord, restore: &RestoreRecord) {
         Some(reached) => {
             let commit =
                 reached.last_commit.map_or_else(|| "no commit replayed".to_owned(), |time| format!("last commit {}", exact_time(time)));
-            put(out, format!("- Before promotion: replay {} at LSN `{}`, {commit}.", code(&reached.pause_state), reached.lsn));
+            // Where the platform itself promotes, the server is never seen paused.
+            let when = if reached.pause_state == "paused" { "Before promotion: replay" } else { "Replay:" };
+            put(out, format!("- {when} {} at LSN `{}`, {commit}.", code(&reached.pause_state), reached.lsn));
             if let (Some(marker), Some(sentinel)) = (reached.marker_present, reached.sentinel_absent) {
                 let marker = if marker { "there" } else { "**missing**" };
                 let sentinel = if sentinel { "not there" } else { "**there**" };

@@ -373,6 +373,10 @@ impl Platform for Kind {
         Box::pin(self.take_backup(label))
     }
 
+    fn whole(&self) -> &'static str {
+        "its description and its data in the object store"
+    }
+
     fn verify<'a>(&'a self, backup: &'a BaseBackup) -> Answer<'a, Verification> {
         Box::pin(self.verify(backup))
     }

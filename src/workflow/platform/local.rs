@@ -368,6 +368,10 @@ impl Platform for Local {
         })
     }
 
+    fn whole(&self) -> &'static str {
+        "every file as its manifest says"
+    }
+
     fn verify<'a>(&'a self, backup: &'a BaseBackup) -> Answer<'a, Verification> {
         Box::pin(async move {
             let path = self.backup_dir(backup)?;
