@@ -163,6 +163,7 @@ async fn applied(
     }
     let mut states: BTreeMap<String, KustomizationState> = BTreeMap::new();
     let mut poked: BTreeMap<String, String> = BTreeMap::new();
+    let mut tokens = BTreeSet::from([token]);
     let api = client.api(kinds::KUSTOMIZATION, Some(NAMESPACE));
     let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
     let mut complete = false;
@@ -189,7 +190,9 @@ async fn applied(
         if !complete {
             return Ok(Poll::NotYet("listing the Kustomizations".to_owned()));
         }
-        let fresh = |state: &KustomizationState| !again.contains(&state.name) || state.last_handled.as_deref() == Some(&token);
+        let fresh = |state: &KustomizationState| {
+            !again.contains(&state.name) || state.last_handled.as_ref().is_some_and(|handled| tokens.contains(handled))
+        };
         match next(&states, NAME, wanted, fresh) {
             Next::Done(outcome) => Ok(Poll::Ready(outcome)),
             Next::Wait { poke, status } => {
@@ -197,7 +200,8 @@ async fn applied(
                     // One request at a time: another one only when the last was looked at and came to nothing.
                     let handled = states.get(&name).and_then(|state| state.last_handled.clone());
                     if poked.get(&name).is_none_or(|sent| handled.as_ref() == Some(sent)) {
-                        let sent = if again.contains(&name) { token.clone() } else { Uuid::now_v7().to_string() };
+                        let sent = Uuid::now_v7().to_string();
+                        tokens.insert(sent.clone());
                         match client.annotate(&kustomization(&name), REQUESTED, &sent).await {
                             Ok(_) => poked.insert(name, sent),
                             Err(error) if error.is_passing() => None,

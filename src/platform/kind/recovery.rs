@@ -41,7 +41,7 @@ pub struct Recovery {
     pub fatal: Option<String>,
     /// What the Cluster said at the end; timeline and system identifier are there.
     pub cluster: Option<ClusterStatus>,
-    /// In milliseconds: from the call until the Job ran (`pod started`), then `backup restored`, `replay`, `ready`.
+    /// In milliseconds: from the call until the Job ran (`pod started`), then `backup restored`, `replay`, and `ready` or `failed`.
     pub parts: Vec<(String, u64)>,
 }
 
@@ -93,7 +93,12 @@ pub async fn follow_recovery(client: &KubeClient, namespace: &str, cluster: &str
 }
 
 fn parts(begun: Timestamp, log: &RecoveryLog, end: Timestamp) -> Vec<(String, u64)> {
-    let marks = [("pod started", log.began), ("backup restored", log.started), ("replay", log.replayed), ("ready", Some(end))];
+    let marks = [
+        ("pod started", log.began),
+        ("backup restored", log.started),
+        ("replay", log.replayed),
+        (if log.fatal.is_some() { "failed" } else { "ready" }, Some(end)),
+    ];
     let mut last = begun;
     let mut parts = Vec::new();
     for (name, mark) in marks {
