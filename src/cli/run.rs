@@ -165,7 +165,7 @@ fn platform(args: &Args) -> Result<On, Refused> {
     let executable = std::env::current_exe().map_err(|error| refused(&error))?;
     if args.on == Platform::Kind {
         let kit = Kit::find().map_err(|error| refused(&error))?;
-        return Ok(On::Kind(KindSettings { kit, executable, account }));
+        return Ok(On::Kind(Box::new(KindSettings { kit, executable, account })));
     }
     let programs = Programs::find(args.place.pg_bin.as_deref()).map_err(|error| refused(&error))?;
     preflight::port(args.port).map_err(|error| {

@@ -38,7 +38,7 @@ pub enum On {
     /// Real PostgreSQL servers on this machine; a rehearsal of Flux.
     Local(LocalSettings),
     /// A kind cluster with Flux and CloudNativePG: the real thing.
-    Kind(KindSettings),
+    Kind(Box<KindSettings>),
 }
 
 /// What evidence says about a platform before anything has happened on it.
