@@ -81,7 +81,7 @@ pub async fn follow_recovery(client: &KubeClient, namespace: &str, cluster: &str
         None => cnpg::status(client, namespace, cluster).await?,
     };
     Ok(Recovery {
-        parts: parts(begun, &log, clock::now()),
+        parts: parts(begun, &log, if fatal.is_some() { "failed" } else { "ready" }, clock::now()),
         log: log.text,
         starting_line: log.starting,
         stopping_line: log.stopping,
@@ -92,13 +92,8 @@ pub async fn follow_recovery(client: &KubeClient, namespace: &str, cluster: &str
     })
 }
 
-fn parts(begun: Timestamp, log: &RecoveryLog, end: Timestamp) -> Vec<(String, u64)> {
-    let marks = [
-        ("pod started", log.began),
-        ("backup restored", log.started),
-        ("replay", log.replayed),
-        (if log.fatal.is_some() { "failed" } else { "ready" }, Some(end)),
-    ];
+fn parts(begun: Timestamp, log: &RecoveryLog, last_part: &str, end: Timestamp) -> Vec<(String, u64)> {
+    let marks = [("pod started", log.began), ("backup restored", log.started), ("replay", log.replayed), (last_part, Some(end))];
     let mut last = begun;
     let mut parts = Vec::new();
     for (name, mark) in marks {
@@ -182,7 +177,7 @@ mod tests {
     fn parts_follow_one_another_and_missing_ones_are_left_out() {
         let at = |ms: i64| Timestamp::from_millisecond(1_763_700_000_000 + ms).unwrap();
         let log = RecoveryLog { began: Some(at(1000)), started: Some(at(4000)), ..RecoveryLog::default() };
-        let parts = parts(at(0), &log, at(9000));
+        let parts = parts(at(0), &log, "ready", at(9000));
         assert_eq!(parts, [("pod started".to_owned(), 1000), ("backup restored".to_owned(), 3000), ("ready".to_owned(), 5000)]);
     }
 
