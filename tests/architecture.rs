@@ -187,7 +187,9 @@ fn nothing_is_left_for_later() {
 
 #[test]
 fn no_file_is_too_long() {
-    let counted = |source: &Source| !source.path.ends_with(".snap") && !source.path.contains("/golden/");
+    // What a program writes, nobody reads from top to bottom.
+    let written = |path: &str| path.ends_with(".snap") || path.ends_with("go.sum") || path.contains("/golden/");
+    let counted = |source: &Source| !written(&source.path);
     let long: Vec<_> = sources()
         .iter()
         .filter(|source| counted(source) && source.text.lines().count() > LONGEST)

@@ -278,7 +278,10 @@ impl Kind {
         if let Some(log) = &self.recovery_log {
             ended.files.push(("logs/recovery.log".to_owned(), log.clone()));
         }
-        let gathered = diagnostics::gather(&self.client, &diagnostics::NAMESPACES, &self.secrets.values()).await;
+        let mut secrets = self.secrets.values();
+        let superusers = std::iter::once(&self.primary).chain(&self.restored);
+        secrets.extend(superusers.filter_map(|(address, _)| password(address.url())));
+        let gathered = diagnostics::gather(&self.client, &diagnostics::NAMESPACES, &secrets).await;
         ended.files.extend(gathered.into_iter().map(|(name, text)| (format!("cluster/{name}"), text)));
         if keep {
             let kubectl = format!("{} --kubeconfig {}", self.kubectl.display(), self.kubeconfig.display());
@@ -338,6 +341,12 @@ fn segment(key: &str) -> Option<String> {
     let file = key.rsplit('/').next()?;
     let name = file.split('.').next()?;
     (name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) && !file.contains(".backup")).then(|| name.to_owned())
+}
+
+/// The password in a URL, as it stands there: CNPG makes them of letters and digits alone.
+fn password(url: &str) -> Option<String> {
+    let (credentials, _) = url.split_once("://")?.1.rsplit_once('@')?;
+    Some(credentials.split_once(':')?.1.to_owned())
 }
 
 fn last_line(log: &str) -> &str {
@@ -475,6 +484,12 @@ mod tests {
         assert_eq!(stopped(0x1F8, "recovery stopping after commit of transaction 749, time 2026-11-21 04:50:26+00"), (true, false));
         assert_eq!(stopped(0x300, "recovery stopping before commit of transaction 760, time 2026-11-21 04:50:27+00"), (true, false));
         assert_eq!(stopped_where(Lsn(0x50), None, &point), (false, true));
+    }
+
+    #[test]
+    fn a_password_is_found_where_a_url_has_one() {
+        assert_eq!(password("postgresql://postgres:s3cret@127.0.0.1:5432/orders?sslmode=disable").as_deref(), Some("s3cret"));
+        assert_eq!(password("postgresql://postgres@127.0.0.1:5432/orders"), None);
     }
 
     #[test]
