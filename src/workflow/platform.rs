@@ -156,6 +156,18 @@ pub(super) struct Ended {
     pub left: Vec<String>,
 }
 
+impl Ended {
+    /// Keeps the repository's history.
+    fn keep_history(&mut self, repository: &Repository) {
+        const FILE: &str = "git/log.json";
+        match repository.log(1000).map(|log| serde_json::to_string_pretty(&log)) {
+            Ok(Ok(text)) => self.files.push((FILE.to_owned(), text)),
+            Ok(Err(error)) => self.lost.push((FILE.to_owned(), error.to_string())),
+            Err(error) => self.lost.push((FILE.to_owned(), error.to_string())),
+        }
+    }
+}
+
 /// Where a drill runs. Nothing here judges: answers are observations, and a failure says that there was no answer.
 pub(super) trait Platform {
     /// The repository that drills commit to.

@@ -266,11 +266,7 @@ impl Kind {
 
     async fn end(self, keep: bool) -> Ended {
         let mut ended = Ended::default();
-        match self.repository.log(1000).map(|log| serde_json::to_string_pretty(&log)) {
-            Ok(Ok(text)) => ended.files.push(("git/log.json".to_owned(), text)),
-            Ok(Err(error)) => ended.lost.push(("git/log.json".to_owned(), error.to_string())),
-            Err(error) => ended.lost.push(("git/log.json".to_owned(), error.to_string())),
-        }
+        ended.keep_history(&self.repository);
         match serde_json::to_string_pretty(&self.reconciliations) {
             Ok(text) => ended.files.push(("flux/reconciliations.json".to_owned(), text)),
             Err(error) => ended.lost.push(("flux/reconciliations.json".to_owned(), error.to_string())),

@@ -262,11 +262,7 @@ impl Local {
 
     async fn end(mut self, keep: bool) -> Ended {
         let mut ended = Ended::default();
-        match self.repository.log(1000).map(|log| serde_json::to_string_pretty(&log)) {
-            Ok(Ok(text)) => ended.files.push(("git/log.json".to_owned(), text)),
-            Ok(Err(error)) => ended.lost.push(("git/log.json".to_owned(), error.to_string())),
-            Err(error) => ended.lost.push(("git/log.json".to_owned(), error.to_string())),
-        }
+        ended.keep_history(&self.repository);
         if keep {
             for server in std::iter::once(&self.primary).chain(&self.restored) {
                 ended.kept.push(format!("psql '{}'", server.url(&self.database)));
