@@ -9,6 +9,6 @@ mod paused;
 mod point;
 
 pub use loss::{Lost, commits_after};
-pub use observe::{ObserveError, Observer, Position, Sealed, observe, seal};
+pub use observe::{ObserveError, Observer, Position, Sealed, seal};
 pub use paused::{ReplayStatus, Watch};
 pub use point::{Cut, PointError, PointRequest, Recorded, record_point};

@@ -97,14 +97,6 @@ pub(super) fn read_time(text: &str, purpose: &'static str) -> Result<Timestamp, 
 /// The server's clock as text that reads the same in every time zone.
 pub(super) const CLOCK: &str = "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00'";
 
-/// Asks a server where it stands.
-///
-/// # Errors
-/// [`ObserveError`].
-pub async fn observe(options: &PgConnectOptions) -> Result<Position, ObserveError> {
-    observe_on(&mut connect(options, "see where it stands").await?).await
-}
-
 /// Asks one server several times over one connection.
 #[derive(Debug)]
 pub struct Observer(PgConnection);

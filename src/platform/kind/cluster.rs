@@ -226,16 +226,6 @@ impl KindCluster {
         client.until_condition(&kinds::NODE.global(self.node()), "Ready", limit).await.map(|_| ())
     }
 
-    /// Writes the logs of its node and pods into a directory, as kind does.
-    ///
-    /// # Errors
-    /// When kind fails.
-    pub async fn export_logs(&self, directory: &Path) -> Result<(), KindError> {
-        let mut arguments: Vec<OsString> = ["export", "logs", "--name"].map(OsString::from).to_vec();
-        arguments.extend([self.name.clone().into(), directory.as_os_str().to_owned()]);
-        run(&format!("export the logs of {}", self.name), &self.kind.to_string_lossy(), arguments, None, KIND_LIMIT).await.map(|_| ())
-    }
-
     /// Deletes it, after a look at its marker: a cluster of this name that another run made meanwhile stays.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! It reads and asks; it never decides whether what it saw is enough.
 
 use super::client::{Condition, KubeClient, condition, kinds, text};
-use super::install::{DATABASE_SECRET, exists};
+use super::install::exists;
 use super::{Forward, KindError, Target};
 use crate::database::Address;
 use crate::wait::Poll;
@@ -183,20 +183,6 @@ pub async fn backup_ended(
     client.until(&object, format!("{object} ends"), limit, look).await
 }
 
-/// The Backups of a Cluster that are complete, the oldest first.
-///
-/// # Errors
-/// When the API does not answer.
-pub async fn backups(client: &KubeClient, namespace: &str, cluster: &str) -> Result<Vec<BackupStatus>, KindError> {
-    let system = system_identifier(client, namespace, cluster).await?;
-    let found = client.list(kinds::BACKUP, Some(namespace), "").await?;
-    let of_cluster = found.iter().filter(|backup| text(backup, "/spec/cluster/name") == Some(cluster));
-    let mut complete: Vec<_> =
-        of_cluster.map(|backup| BackupStatus::read(backup, &system)).filter(|status| status.backup.is_some()).collect();
-    complete.sort_by_key(|status| status.backup.as_ref().map(|backup| backup.end_lsn));
-    Ok(complete)
-}
-
 /// The last complete Backup that a ScheduledBackup made; `None` where it has made none.
 ///
 /// # Errors
@@ -247,19 +233,6 @@ async fn system_identifier(client: &KubeClient, namespace: &str, cluster: &str) 
 pub async fn superuser(client: &KubeClient, namespace: &str, cluster: &str, database: &str) -> Result<(Address, Forward), KindError> {
     let secret = kinds::SECRET.named(namespace, format!("{cluster}-superuser"));
     address(client, namespace, cluster, &secret, database).await
-}
-
-/// The same as the application's own user.
-///
-/// # Errors
-/// When its secret is missing, or no port can be opened.
-pub async fn application_user(
-    client: &KubeClient,
-    namespace: &str,
-    cluster: &str,
-    database: &str,
-) -> Result<(Address, Forward), KindError> {
-    address(client, namespace, cluster, &kinds::SECRET.named(namespace, DATABASE_SECRET), database).await
 }
 
 async fn address(

@@ -120,16 +120,6 @@ pub enum KindError {
         /// What the server or libgit2 said.
         problem: String,
     },
-    /// A command in a pod ended badly.
-    #[error("in pod {pod}: {command}: {said}")]
-    Exec {
-        /// The pod.
-        pod: String,
-        /// The program that was started.
-        command: String,
-        /// What it said.
-        said: String,
-    },
 }
 
 impl KindError {
